@@ -1,0 +1,1 @@
+"""Durable call recording for voice bots: the audio side and the composition root."""

@@ -1,0 +1,1 @@
+"""Moves bytes to object storage durably. Knows no audio and never imports `recorder`."""
