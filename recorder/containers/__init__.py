@@ -30,8 +30,6 @@ class Container(Protocol):
         """Length of every header, so that samples can be placed before it is written."""
         ...
 
-    def header_bytes(self) -> int: ...  # noqa: D102 - described above
-
     def header(self, samples: int, rate: int, channels: int) -> bytes:
         """Return the header of a file of `samples` frames of `channels` samples at `rate` hertz.
 
