@@ -1,0 +1,63 @@
+"""One background thread with its own event loop: sealing and uploading never run on the bot's."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable, Coroutine
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+WORKER_THREADS = 2
+
+
+class Engine:
+    """Runs coroutines on its own thread, and blocking work on a few worker threads."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.new_event_loop()
+        self._workers = ThreadPoolExecutor(WORKER_THREADS, thread_name_prefix="recorder-worker")
+        self._thread = threading.Thread(target=self._run, name="recorder-engine", daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        asyncio.set_event_loop(self._loop)
+        self._loop.run_forever()
+
+    def submit(self, work: Coroutine[Any, Any, T]) -> Future[T]:
+        """Start a coroutine on the engine's loop; from any thread."""
+        return asyncio.run_coroutine_threadsafe(work, self._loop)
+
+    async def run(self, work: Coroutine[Any, Any, T]) -> T:
+        """Run a coroutine on the engine's loop and wait for it on the caller's.
+
+        It runs to its end even if the caller is cancelled: nothing is left half done.
+        """
+        return await asyncio.shield(asyncio.wrap_future(self.submit(work)))
+
+    async def in_thread(self, function: Callable[..., T], *args: Any) -> T:
+        """Run blocking work on a worker thread; from the engine's loop."""
+        return await self._loop.run_in_executor(self._workers, function, *args)
+
+    def wake(self, callback: Callable[[], object]) -> None:
+        """Call `callback` on the engine's loop soon; from any thread."""
+        self._loop.call_soon_threadsafe(callback)
+
+    def close(self) -> None:
+        """Cancel what still runs, wait for it to end, and stop the thread. Idempotent."""
+        if self._loop.is_closed():
+            return
+        self.submit(self._cancel_all()).result()
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._workers.shutdown()
+        self._loop.close()
+
+    async def _cancel_all(self) -> None:
+        tasks = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await self._loop.shutdown_asyncgens()

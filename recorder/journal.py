@@ -1,0 +1,244 @@
+"""The journal: what was accepted, in memory-mapped files that outlive the process.
+
+Capture appends records (see `recorder.records`) to segment files of fixed size that were allocated
+before they were mapped: writing through a mapping into a hole of a full disk would kill the process
+by signal. The page cache keeps what was copied if the process dies the next instant.
+
+The writer belongs to whoever captures, the reader to whoever seals. They share only the files, so
+the reader works the same beside a living writer and after its death.
+"""
+
+from __future__ import annotations
+
+import errno
+import mmap
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from recorder.quota import SpoolFull, SpoolQuota
+from recorder.records import (
+    COMMIT,
+    COMMIT_OFFSET,
+    END_OF_SEGMENT,
+    HEADER,
+    HEADER_BYTES,
+    Kind,
+    Record,
+    parse_record,
+    record_size,
+)
+
+SEGMENT_BYTES = 1024 * 1024  # 13 s of a call's two tracks at 16 and 24 kHz
+MAX_PAYLOAD = SEGMENT_BYTES - HEADER_BYTES - 8
+
+
+def segment_path(folder: Path, number: int) -> Path:
+    """Return the file of segment `number` (from 1)."""
+    return folder / f"{number:08d}.journal"
+
+
+class _Segment:
+    """One mapped segment file."""
+
+    def __init__(self, path: Path, *, create: bool) -> None:
+        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL if create else os.O_RDONLY
+        fd = os.open(path, flags | os.O_CLOEXEC, 0o600)
+        try:
+            if create:
+                try:
+                    os.posix_fallocate(fd, 0, SEGMENT_BYTES)
+                except OSError:
+                    path.unlink()
+                    raise
+            access = mmap.ACCESS_WRITE if create else mmap.ACCESS_READ
+            self.map = mmap.mmap(fd, SEGMENT_BYTES, access=access)
+        finally:
+            os.close(fd)
+        self.view = memoryview(self.map)
+
+    def close(self) -> None:
+        self.view.release()
+        self.map.close()
+
+
+class JournalWriter:
+    """Appends records. Not thread-safe: the session holds its lock round every call.
+
+    Args:
+        folder: Where segments are; must exist.
+        quota: Counts the bytes of segments.
+
+    Raises:
+        SpoolFull: The first segment cannot be allocated.
+    """
+
+    def __init__(self, folder: Path, quota: SpoolQuota) -> None:
+        self._folder = folder
+        self._quota = quota
+        self._spare: _Segment | None = None
+        self._prepared = 0
+        self.number = 0
+        self._current = self._allocate()
+        self.number = 1
+        self._view = self._current.view
+        self._offset = 0
+
+    def append(
+        self,
+        kind: Kind,
+        track: int,
+        at_ns: int,
+        written_ns: int,
+        payload: bytes | memoryview = b"",
+        sample_rate: int = 0,
+        channels: int = 0,
+    ) -> None:
+        """Copy one record into the journal; when this returns, it survives the process.
+
+        Args:
+            kind: What the record says.
+            track: Track index.
+            at_ns: Arrival, ns after the start.
+            written_ns: Now, ns after the start.
+            payload: At most `MAX_PAYLOAD` bytes.
+            sample_rate: Hz, for audio.
+            channels: For audio.
+
+        Raises:
+            SpoolFull: No room for another segment; the record was not accepted.
+        """
+        length = len(payload)
+        size = (HEADER_BYTES + length + 7) & ~7
+        offset = self._offset
+        if offset + size > SEGMENT_BYTES:
+            self._roll()
+            offset = 0
+        start = offset + HEADER_BYTES
+        view = self._view
+        view[start : start + length] = payload
+        # The commit word is the header's last field, so it is stored after all the rest.
+        HEADER.pack_into(
+            view, offset, at_ns, written_ns, sample_rate, channels, kind, track, length, size
+        )
+        self._offset = offset + size
+
+    def prepare(self) -> None:
+        """Allocate the next segment ahead of need, off the frame path.
+
+        Raises:
+            SpoolFull: No room.
+        """
+        if self._spare is None:
+            self._spare = self._allocate()
+
+    @property
+    def needs_spare(self) -> bool:
+        """Whether `prepare` has something to do."""
+        return self._spare is None
+
+    def close(self) -> None:
+        """Unmap; the files stay, but for a spare that holds nothing."""
+        if self._spare is not None:
+            self._spare.close()
+            self._spare = None
+            segment_path(self._folder, self._prepared).unlink(missing_ok=True)
+            self._quota.give(SEGMENT_BYTES)
+        self._view = memoryview(b"")
+        self._offset = SEGMENT_BYTES
+        self._current.close()
+
+    def _roll(self) -> None:
+        following = self._spare or self._allocate()
+        self._spare = None
+        if self._offset + HEADER_BYTES <= SEGMENT_BYTES:
+            COMMIT.pack_into(self._view, self._offset + COMMIT_OFFSET, END_OF_SEGMENT)
+        self._current.close()
+        self._current, self._view, self._offset = following, following.view, 0
+        self.number += 1
+
+    def _allocate(self) -> _Segment:
+        self._quota.take(SEGMENT_BYTES)
+        try:
+            segment = _Segment(segment_path(self._folder, self._prepared + 1), create=True)
+        except OSError as error:
+            self._quota.give(SEGMENT_BYTES)
+            if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+                raise SpoolFull(
+                    f"no room for {SEGMENT_BYTES} bytes in spool {self._folder}: {error.strerror}",
+                    hint="free disk space, or set RECORDER_SPOOL_DIR to a larger disk",
+                ) from error
+            raise SpoolFull(f"cannot write to spool {self._folder}: {error.strerror}") from error
+        self._prepared += 1
+        return segment
+
+
+class JournalReader:
+    """Reads committed records in order, from wherever it left off.
+
+    Args:
+        folder: Where segments are.
+        segment: Number of the segment to begin in.
+        offset: Byte in it to begin at.
+    """
+
+    def __init__(self, folder: Path, segment: int = 1, offset: int = 0) -> None:
+        self._folder = folder
+        self._segments: dict[int, _Segment] = {}
+        self.segment = segment
+        self.offset = offset
+
+    def read(self) -> Iterator[Record]:
+        """Yield the records committed since the last call.
+
+        Raises:
+            ValueError: A segment is damaged.
+        """
+        while True:
+            view = self.view(self.segment)
+            if view is None:
+                return
+            while (found := parse_record(view, self.segment, self.offset)) is not None:
+                record, size = found
+                self.offset += size
+                yield record
+            at_end = self.offset + HEADER_BYTES > SEGMENT_BYTES
+            if not at_end:
+                (commit,) = COMMIT.unpack_from(view, self.offset + COMMIT_OFFSET)
+                if commit != END_OF_SEGMENT:
+                    return
+            if not segment_path(self._folder, self.segment + 1).exists():
+                return
+            self.segment += 1
+            self.offset = 0
+
+    def view(self, number: int) -> memoryview | None:
+        """Return the bytes of a segment, or None if it is not there (yet, or any more)."""
+        segment = self._segments.get(number)
+        if segment is None:
+            path = segment_path(self._folder, number)
+            try:
+                segment = _Segment(path, create=False)
+            except FileNotFoundError:
+                return None
+            self._segments[number] = segment
+        return segment.view
+
+    def drop_before(self, number: int, quota: SpoolQuota) -> None:
+        """Unmap and delete the segments before `number`: all in them is in sealed chunks."""
+        for path in sorted(self._folder.glob("*.journal")):
+            if int(path.stem) < number:
+                old = self._segments.pop(int(path.stem), None)
+                if old is not None:
+                    old.close()
+                path.unlink(missing_ok=True)
+                quota.give(SEGMENT_BYTES)
+
+    def close(self) -> None:
+        """Unmap all segments."""
+        for segment in self._segments.values():
+            segment.close()
+        self._segments.clear()
+
+
+__all__ = ["MAX_PAYLOAD", "SEGMENT_BYTES", "JournalReader", "JournalWriter", "record_size"]

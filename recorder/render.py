@@ -1,0 +1,117 @@
+"""Runs to samples: gathers what capture put into the journal, resamples it, lays it on planes."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from recorder.layouts import downmix
+from recorder.resample import BlockResampler
+from recorder.timeline import Piece, Run, Timeline
+
+Samples = NDArray[np.int16]
+
+
+class Renderer:
+    """Renders any output range of a timeline's runs.
+
+    Args:
+        timeline: Whose runs.
+        segment: Returns the bytes of a journal segment.
+    """
+
+    def __init__(self, timeline: Timeline, segment: Callable[[int], memoryview | None]) -> None:
+        self._timeline = timeline
+        self._segment = segment
+        self._resamplers: dict[int, BlockResampler] = {}
+
+    def ready(self, end: int) -> bool:
+        """Return whether every sample before `end` is settled and can be rendered."""
+        timeline = self._timeline
+        if timeline.settled < end:
+            return False
+        for run in timeline.runs:
+            if run.closed or run.start >= end:
+                continue
+            available = self._resampler(run).available_output(run.count, False)
+            if run.start + available < end:
+                return False
+        return True
+
+    def planes(self, start: int, end: int) -> Samples:
+        """Return all tracks' samples [start, end), shape (tracks, end - start)."""
+        timeline = self._timeline
+        planes = np.zeros((len(timeline.tracks), end - start), dtype=np.int16)
+        for run in timeline.runs:
+            first = max(start, run.start)
+            last = min(end, timeline.run_end(run))
+            if first < last:
+                planes[run.track, first - start : last - start] = self._run(run, first, last)
+        for pause_start, pause_end in timeline.pauses:
+            until = end if pause_end is None else pause_end
+            if pause_start is not None and pause_start < end and until > start:
+                planes[:, max(0, pause_start - start) : max(0, until - start)] = 0
+        return planes
+
+    def needed_input(self, position: int) -> dict[int, int]:
+        """Return per run the first input sample that rendering from `position` on still needs."""
+        needed = {}
+        for run in self._timeline.runs:
+            if run.start < position:
+                first = position - run.start
+                needed[run.number], _ = self._resampler(run).needed_input(
+                    first, first + 1, run.count
+                )
+        return needed
+
+    def forget(self) -> None:
+        """Drop the resamplers of runs the timeline has dropped."""
+        alive = {run.number for run in self._timeline.runs}
+        for number in self._resamplers.keys() - alive:
+            del self._resamplers[number]
+
+    def _resampler(self, run: Run) -> BlockResampler:
+        resampler = self._resamplers.get(run.number)
+        if resampler is None:
+            resampler = BlockResampler(run.sample_rate, self._timeline.sample_rate)
+            self._resamplers[run.number] = resampler
+        return resampler
+
+    def _run(self, run: Run, first: int, last: int) -> Samples:
+        def fetch(start: int, end: int) -> Samples:
+            return self._gather(run.pieces, start, end)
+
+        return self._resampler(run).render(
+            first - run.start, last - run.start, fetch, run.count, run.closed
+        )
+
+    def _gather(self, pieces: list[Piece], start: int, end: int) -> Samples:
+        """Return input samples [start, end) of a run as mono."""
+        gathered = np.empty(end - start, dtype=np.int16)
+        target = memoryview(gathered).cast("B")
+        index = max(0, bisect_right(pieces, start, key=_first) - 1)
+        filled = start
+        while filled < end:
+            piece = pieces[index]
+            view = self._segment(piece.segment)
+            if view is None or piece.first > filled:
+                raise LookupError(f"journal segment {piece.segment} is gone before its audio was")
+            width = 2 * piece.channels
+            until = min(end, piece.first + piece.count)
+            begin = piece.offset + (filled - piece.first) * width
+            raw = view[begin : piece.offset + (until - piece.first) * width]
+            if piece.channels == 1:
+                target[2 * (filled - start) : 2 * (until - start)] = raw
+            else:
+                frames = np.frombuffer(raw, dtype="<i2").reshape(-1, piece.channels)
+                gathered[filled - start : until - start] = downmix(frames)
+            filled = until
+            index += 1
+        return gathered
+
+
+def _first(piece: Piece) -> int:
+    return piece.first

@@ -1,0 +1,172 @@
+"""A recording's `manifest.json` as one compare-and-swapped document with one owner.
+
+What the document says beside its own five fields is the caller's. Those fields are:
+
+    version    of the format
+    owner      random token of the process that owns the recording
+    epoch      counts changes of owner
+    revision   counts writes
+    state      of the recording
+
+Every write is conditional on the one before. Losing that condition means one of two things, told
+apart by reading: the write was ours and its answer was lost, or somebody else owns the recording.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from uploader.errors import BotRecorderError, NoSuchObject, PreconditionFailed
+from uploader.store import ObjectAttributes
+from uploader.upload import Context
+
+VERSION = 1
+MANIFEST = "manifest.json"
+ATTRIBUTES = ObjectAttributes(content_type="application/json", content_disposition="inline")
+
+
+class LostOwnership(BotRecorderError):
+    """Another process has taken the recording over; this one must not write any more."""
+
+
+class KeyTaken(BotRecorderError):
+    """A recording with this id exists in the bucket already."""
+
+
+class ManifestFile:
+    """The document in the store, written by one owner.
+
+    Args:
+        context: Store and retries.
+        key: Of the document.
+        owner: Token of this owner.
+    """
+
+    def __init__(self, context: Context, key: str, owner: str) -> None:
+        self.key = key
+        self.created = False
+        self._context = context
+        self._owner = owner
+        self._epoch = 1
+        self._revision = 0
+        self._etag: str | None = None
+
+    async def create(self, content: Mapping[str, Any]) -> None:
+        """Write the first version; nothing may be there.
+
+        Raises:
+            KeyTaken: Something is there, and it is not an earlier try of this very call.
+            StoreError: Refused, or not to be had before the deadline.
+        """
+        context = self._context
+        conditional = context.capabilities.conditional_writes
+        if not conditional and context.capabilities.head and await self._exists():
+            raise self._taken()
+        body = self._encode(content, 1)
+        try:
+            info = await context.call(
+                "put_manifest",
+                lambda: context.store.put(self.key, body, ATTRIBUTES, if_absent=conditional),
+            )
+            self._etag = info.etag
+        except PreconditionFailed as error:
+            stored = await self._stored()
+            if stored is None or stored[0] != self._owner:
+                raise self._taken() from error
+            self._etag = stored[2]
+        self._revision = 1
+        self.created = True
+
+    async def write(self, content: Mapping[str, Any]) -> None:
+        """Replace the document by the next version of it.
+
+        Raises:
+            LostOwnership: Somebody else has written it since.
+            StoreError: Refused, or not to be had before the deadline.
+        """
+        context = self._context
+        conditional = context.capabilities.conditional_writes
+        while True:
+            # A write given up on may still have landed: its revision is never used again.
+            self._revision += 1
+            body = self._encode(content, self._revision)
+            etag = self._etag if conditional else None
+            try:
+                info = await context.call(
+                    "put_manifest",
+                    lambda body=body, etag=etag: context.store.put(
+                        self.key, body, ATTRIBUTES, if_match=etag
+                    ),
+                )
+            except PreconditionFailed as error:
+                stored = await self._stored()
+                if stored is None or stored[0] != self._owner:
+                    raise LostOwnership(
+                        f"{self.key} was changed by another owner",
+                        hint="another process has taken this recording over; its spool is kept",
+                    ) from error
+                self._etag = stored[2]
+                if stored[1] == self._revision:
+                    return
+                if stored[2] == etag:
+                    raise
+            else:
+                self._etag = info.etag
+                return
+
+    def _encode(self, content: Mapping[str, Any], revision: int) -> bytes:
+        document = {
+            "version": VERSION,
+            "owner": self._owner,
+            "epoch": self._epoch,
+            "revision": revision,
+            **content,
+        }
+        return json.dumps(document, indent=1).encode()
+
+    async def _stored(self) -> tuple[str, int, str] | None:
+        """Return owner, revision and ETag of what the store holds, or None for nothing."""
+        context = self._context
+        try:
+            body, info = await context.call("get_manifest", lambda: context.store.read(self.key))
+        except NoSuchObject:
+            return None
+        document = parse(body, self.key)
+        return document["owner"], document["revision"], info.etag
+
+    async def _exists(self) -> bool:
+        context = self._context
+        try:
+            await context.call("head", lambda: context.store.head(self.key))
+        except NoSuchObject:
+            return False
+        return True
+
+    def _taken(self) -> KeyTaken:
+        return KeyTaken(
+            f"a recording exists already at {self._context.store.url(self.key)}",
+            hint="give every recording its own id, or none to have one made",
+        )
+
+
+def parse(body: bytes, key: str) -> dict[str, Any]:
+    """Return a manifest document.
+
+    Raises:
+        BotRecorderError: It is not one, or of a newer version than this program knows.
+    """
+    try:
+        document = json.loads(body)
+    except ValueError as error:
+        raise BotRecorderError(f"{key} is not JSON: {error}") from error
+    missing = {"version", "owner", "epoch", "revision", "state"} - set(document)
+    if missing:
+        raise BotRecorderError(f"{key} is not a manifest: it has no {', '.join(sorted(missing))}")
+    if document["version"] > VERSION:
+        raise BotRecorderError(
+            f"{key} has version {document['version']}, this program knows up to {VERSION}",
+            hint="update bot-recorder",
+        )
+    return dict(document)

@@ -1,0 +1,287 @@
+"""Drives one multipart upload: bytes in, numbered parts out, each acknowledged, completed once.
+
+The upload pulls: it asks its source for the bytes of a part when there is room in the budget to
+hold them, and asks again if they must be sent again. Parts are pure functions of what was recorded,
+so sending one twice is harmless. Nothing here aborts an upload: what was sent stays usable for
+whoever goes on with it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol, TypeVar
+
+from uploader.budget import ByteBudget
+from uploader.checksum import combine, crc64nvme, encode
+from uploader.errors import (
+    BotRecorderError,
+    Conflict,
+    InvalidPart,
+    NoSuchObject,
+    NoSuchUpload,
+    PreconditionFailed,
+)
+from uploader.parts import PartRange, tail_parts, whole_parts
+from uploader.probe import Capabilities
+from uploader.retry import AttemptFailed, Deadline, Retrier
+from uploader.store import Body, ObjectAttributes, ObjectInfo, Part, Store
+
+if TYPE_CHECKING:
+    from loguru import Logger
+
+T = TypeVar("T")
+
+RECORDING_ID = "recorder-recording-id"
+"""User metadata that says whose object it is; settles whether a lost Complete was ours."""
+
+ATTEMPTS_TO_REBUILD = 2
+MAX_PARALLEL_PARTS = 4
+
+
+class Verification(BotRecorderError):
+    """The object in the store is not the one that was sent."""
+
+
+class Source(Protocol):
+    """Where an object's bytes come from."""
+
+    async def read(self, start: int, end: int, total: int | None) -> Body:
+        """Return the object's bytes [start, end); `total` is its size once that is known."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """What all uploads of a recording share."""
+
+    store: Store
+    retrier: Retrier
+    budget: ByteBudget
+    capabilities: Capabilities
+    deadline: Deadline
+    recording_id: str
+    log: Logger
+    on_failure: Callable[[AttemptFailed], None]
+
+    async def call(self, op: str, request: Callable[[], Awaitable[T]]) -> T:
+        """Make one request through the retry layer; see `Retrier.call`."""
+        return await self.retrier.call(
+            op,
+            request,
+            deadline=self.deadline,
+            log=self.log,
+            on_attempt_failed=self.on_failure,
+        )
+
+
+class Upload:
+    """One object on its way.
+
+    Args:
+        context: Store, retries, budget.
+        key: The object's key.
+        attributes: Set when the upload is created; must carry `RECORDING_ID` in its metadata.
+        part_bytes: Size of every part but the last.
+        source: The object's bytes.
+        on_part: Told of each acknowledged part.
+    """
+
+    def __init__(
+        self,
+        context: Context,
+        key: str,
+        attributes: ObjectAttributes,
+        part_bytes: int,
+        source: Source,
+        on_part: Callable[[Part], None] = lambda part: None,
+    ) -> None:
+        self.key = key
+        self.upload_id: str | None = None
+        self.parts: dict[int, Part] = {}
+        self._context = context
+        self._attributes = attributes
+        self._part_bytes = part_bytes
+        self._source = source
+        self._on_part = on_part
+        self._slots = asyncio.Semaphore(MAX_PARALLEL_PARTS)
+
+    async def create(self) -> str:
+        """Begin the upload in the store; return its id. Does nothing if it has begun.
+
+        A lost answer leaves an upload behind that nobody knows: it has no parts, and a lifecycle
+        rule or recovery removes it.
+
+        Raises:
+            StoreError: Refused, or not to be had before the deadline.
+        """
+        if self.upload_id is None:
+            store = self._context.store
+            self.upload_id = await self._call(
+                "create_multipart", lambda: store.create_multipart(self.key, self._attributes)
+            )
+        return self.upload_id
+
+    def sent_bytes(self) -> int:
+        """Return up to which byte every part behind part 1 is acknowledged: not needed again."""
+        number = 1
+        while number + 1 in self.parts:
+            number += 1
+        return number * self._part_bytes if number > 1 else 0
+
+    async def advance(self, available: int) -> None:
+        """Send every part that is whole, given the object's first `available` bytes are final.
+
+        Raises:
+            StoreError: A part was refused, or not acknowledged before the deadline.
+        """
+        after = self.sent_bytes() // self._part_bytes
+        missing = [
+            part
+            for part in whole_parts(available, self._part_bytes, after)
+            if part.number not in self.parts
+        ]
+        await self._send(missing, None)
+
+    async def finish(self, total: int) -> ObjectInfo:
+        """Send what is left, part 1 with the true header too, complete, and verify.
+
+        Raises:
+            StoreError: Refused, or not acknowledged before the deadline; call again to go on.
+            Verification: What the store holds is not what was sent.
+        """
+        for attempt in range(1, ATTEMPTS_TO_REBUILD + 1):
+            try:
+                await self.create()
+                await self._send(self._missing(total), total)
+                await self._complete(total)
+                break
+            except (NoSuchUpload, InvalidPart, Conflict) as error:
+                if await self._is_there(total):
+                    break
+                if attempt == ATTEMPTS_TO_REBUILD:
+                    raise
+                await self._forget_lost_parts(error)
+        return await self._verify(total)
+
+    # ------------------------------------------------------------------------------------------
+
+    def _missing(self, total: int) -> list[PartRange]:
+        return [
+            part
+            for part in tail_parts(total, self._part_bytes, 1)
+            if part.number not in self.parts
+        ]
+
+    async def _send(self, ranges: list[PartRange], total: int | None) -> None:
+        if not ranges:
+            return
+        await self.create()
+        # A failed part does not cancel its neighbours: what they send is work done.
+        results = await asyncio.gather(
+            *(self._send_part(part, total) for part in ranges), return_exceptions=True
+        )
+        for result in results:
+            if isinstance(result, BaseException):
+                raise result
+
+    async def _send_part(self, part: PartRange, total: int | None) -> None:
+        store, upload_id = self._context.store, self.upload_id
+        if upload_id is None:
+            raise RuntimeError("parts are sent after create()")
+        async with self._slots, self._context.budget.reserve(part.size):
+            body = await self._source.read(part.start, part.end, total)
+            checksum = crc64nvme(body)
+            sent = await self._call(
+                "upload_part",
+                lambda: store.upload_part(
+                    self.key, upload_id, part.number, body, checksum=checksum
+                ),
+            )
+        acknowledged = Part(part.number, len(body), sent.etag, checksum)
+        self.parts[part.number] = acknowledged
+        self._on_part(acknowledged)
+
+    async def _complete(self, total: int) -> None:
+        context, upload_id = self._context, self.upload_id
+        if upload_id is None:
+            raise RuntimeError("complete comes after create()")
+        parts = [self.parts[number] for number in sorted(self.parts)]
+        if sum(part.size for part in parts) != total:
+            raise Verification(f"parts of {self.key} do not add up to {total} bytes")
+        try:
+            await self._call(
+                "complete_multipart",
+                lambda: context.store.complete_multipart(
+                    self.key,
+                    upload_id,
+                    parts,
+                    checksum=self.checksum(),
+                    if_absent=context.capabilities.conditional_writes,
+                ),
+            )
+        except PreconditionFailed:
+            # Either an earlier Complete of ours succeeded and its answer was lost, or the key is
+            # somebody else's: only the object itself can tell.
+            if not await self._is_there(total):
+                raise
+
+    def checksum(self) -> int:
+        """Return the CRC-64/NVME of the whole, combined from the acknowledged parts' own."""
+        parts = (self.parts[number] for number in sorted(self.parts))
+        return combine((part.checksum or 0, part.size) for part in parts)
+
+    async def _head(self) -> ObjectInfo | None:
+        try:
+            return await self._call("head", lambda: self._context.store.head(self.key))
+        except NoSuchObject:
+            return None
+
+    async def _is_there(self, total: int) -> bool:
+        """Return whether the finished object is in the store, by this recording."""
+        if not self._context.capabilities.head:
+            return False
+        info = await self._head()
+        return (
+            info is not None
+            and info.size == total
+            and info.metadata.get(RECORDING_ID) == self._context.recording_id
+            and info.checksum in (None, self.checksum())
+        )
+
+    async def _verify(self, total: int) -> ObjectInfo:
+        if not self._context.capabilities.head:
+            # Nobody may look at the object: what Complete was told and answered is all there is.
+            return ObjectInfo(self.key, total, "", self.checksum())
+        info = await self._head()
+        if info is None:
+            raise Verification(f"{self.key} was completed and is not there")
+        found = info.metadata.get(RECORDING_ID)
+        if found != self._context.recording_id:
+            raise Verification(f"{self.key} belongs to recording {found!r}")
+        if info.size != total:
+            raise Verification(f"{self.key} has {info.size} bytes, {total} were sent")
+        expected = self.checksum()
+        if info.checksum not in (None, expected):
+            raise Verification(
+                f"{self.key} has checksum {encode(info.checksum or 0)}, sent {encode(expected)}"
+            )
+        return info
+
+    async def _forget_lost_parts(self, error: BotRecorderError) -> None:
+        """After the store lost parts, or all of the upload: keep what it still has, resend the rest."""
+        held: dict[int, str] = {}
+        upload_id = self.upload_id
+        if upload_id is not None and not isinstance(error, NoSuchUpload | Conflict):
+            store = self._context.store
+            listed = await self._call("list_parts", lambda: store.list_parts(self.key, upload_id))
+            held = {part.number: part.etag for part in listed}
+        else:
+            self.upload_id = None
+        self.parts = {
+            number: part for number, part in self.parts.items() if held.get(number) == part.etag
+        }
+
+    async def _call(self, op: str, request: Callable[[], Awaitable[T]]) -> T:
+        return await self._context.call(op, request)
