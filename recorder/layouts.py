@@ -91,7 +91,8 @@ def downmix(frames: Samples) -> Samples:
         total += (total >> 1) & 1  # a half, 0.5 above an odd number, goes up: to the even one
         total >>= 1
         return total.astype(np.int16)
-    return np.rint(frames.mean(axis=1, dtype=np.float64)).astype(np.int16)
+    mean: npt.NDArray[np.float64] = frames.mean(axis=1, dtype=np.float64)
+    return np.rint(mean).astype(np.int16)
 
 
 def _mix_into(output: Samples, planes: Samples) -> None:
