@@ -18,7 +18,8 @@ from typing import Self, TypeVar
 from uploader import checksum as crc
 from uploader import limits
 from uploader.errors import ChecksumError
-from uploader.local_disk import Disk, translated
+from uploader.local_disk import Disk
+from uploader.local_files import translated
 from uploader.local_uploads import Uploads
 from uploader.store import (
     Body,

@@ -22,8 +22,8 @@ from pathlib import Path
 
 from uploader import checksum as crc
 from uploader.errors import ChecksumError, InvalidPart, NoSuchUpload
-from uploader.local_disk import Disk, etag_of, from_json, fsync_folder, no_such_root, to_json
-from uploader.local_disk import write_file as _write_file
+from uploader.local_disk import Disk, etag_of, from_json, to_json
+from uploader.local_files import fsync_folder, no_such_root, write_file
 from uploader.store import Body, ObjectAttributes, ObjectInfo, Part, UploadInfo
 
 _ID = re.compile(r"[0-9a-f]{32}")
@@ -53,7 +53,7 @@ class Uploads:
         initiated = datetime.now(UTC).isoformat()
         raw = {"key": key, "initiated": initiated, **to_json(attributes)}
         try:
-            _write_file(folder / "upload.json", json.dumps(raw).encode())
+            write_file(folder / "upload.json", json.dumps(raw).encode())
             fsync_folder(folder)
             upload_id = secrets.token_hex(16)
             folder.rename(self._disk.uploads / upload_id)
@@ -68,7 +68,7 @@ class Uploads:
         folder, _ = self._find("upload_part", key, upload_id)
         part = Part(number, len(body), etag_of(checksum, len(body)), checksum)
         file = self._disk.temporary("upload_part", key)
-        _write_file(file, body)
+        write_file(file, body)
         try:
             with self._disk.locked():
                 self._find("upload_part", key, upload_id)  # completed or aborted meanwhile?

@@ -1,0 +1,504 @@
+"""Amazon S3 and its kin as a store.
+
+One client for each store, shared by all that use it. The checksum of a body is sent as a header:
+it is known before, so that the body is neither hashed again nor sent in chunked encoding.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self, cast
+from urllib.parse import urlencode
+
+from uploader import checksum as crc
+from uploader import limits
+from uploader.errors import (
+    AccessDenied,
+    ChecksumError,
+    Conflict,
+    InvalidRequest,
+    NoSuchBucket,
+    NoSuchObject,
+    NoSuchUpload,
+    StoreError,
+    TransientError,
+)
+from uploader.s3_client import DEFAULT_REGION, connect, translated
+from uploader.store import (
+    Body,
+    Listing,
+    ObjectAttributes,
+    ObjectInfo,
+    Part,
+    Store,
+    UploadInfo,
+)
+
+if TYPE_CHECKING:
+    from types_aiobotocore_s3 import S3Client
+    from types_aiobotocore_s3.type_defs import (
+        CompleteMultipartUploadRequestTypeDef,
+        CreateMultipartUploadRequestTypeDef,
+        GetObjectRequestTypeDef,
+        PutObjectRequestTypeDef,
+        UploadPartRequestTypeDef,
+    )
+
+
+class S3Store(Store):
+    """A store in an S3 bucket, or in that of a compatible server.
+
+    Args:
+        bucket: The bucket.
+        prefix: What all keys begin with, with or without a `/` at its end.
+        region: The bucket's region; from the AWS configuration if None.
+        endpoint_url: A server other than AWS.
+        profile: A profile of the AWS configuration.
+        storage_class: Storage class of new objects; the bucket's default if None.
+        kms_key_id: Encrypt new objects with this KMS key; the bucket's default if None.
+        checksums: Send CRC-64/NVME checksums. False is for servers that refuse them: then
+            nothing but TCP and TLS protects the bytes on their way, and no info has a checksum.
+        max_connections: Most connections at a time; further requests wait for one.
+        connect_timeout: Seconds to wait for a connection.
+        read_timeout: Seconds to wait for the server's next bytes.
+        access_key: Access key id, instead of the AWS configuration's.
+        secret_key: Secret key to `access_key`.
+    """
+
+    def __init__(
+        self,
+        bucket: str,
+        prefix: str = "",
+        *,
+        region: str | None = None,
+        endpoint_url: str | None = None,
+        profile: str | None = None,
+        storage_class: str | None = None,
+        kms_key_id: str | None = None,
+        checksums: bool = True,
+        max_connections: int = 64,
+        connect_timeout: float = 10.0,
+        read_timeout: float = 60.0,
+        access_key: str | None = None,
+        secret_key: str | None = None,
+    ) -> None:
+        self.bucket = bucket
+        self.prefix = f"{prefix.strip('/')}/" if prefix.strip("/") else ""
+        self.endpoint_url = endpoint_url
+        self._region = region
+        self._storage_class = storage_class
+        self._kms_key_id = kms_key_id
+        self._checksums = checksums
+        self._client_options: dict[str, Any] = {
+            "profile": profile,
+            "access_key": access_key,
+            "secret_key": secret_key,
+            "region": region,
+            "endpoint_url": endpoint_url,
+            "max_connections": max_connections,
+            "connect_timeout": connect_timeout,
+            "read_timeout": read_timeout,
+        }
+        self._opened: S3Client | None = None
+        self._stack = contextlib.AsyncExitStack()
+        self._bucket_seen = False
+
+    def url(self, key: str) -> str:
+        """Return the object's `s3://` URL."""
+        return f"s3://{self.bucket}/{self.prefix}{key}"
+
+    async def __aenter__(self) -> Self:
+        """Make the client.
+
+        Raises:
+            AccessDenied: The profile does not exist.
+            InvalidRequest: The client's configuration is not valid, e.g. the endpoint's URL.
+        """
+        with self._translated("open", ""):
+            self._opened = await self._stack.enter_async_context(connect(**self._client_options))
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Close the client and its connections."""
+        self._opened = None
+        await self._stack.aclose()
+
+    async def put(
+        self,
+        key: str,
+        body: Body,
+        attributes: ObjectAttributes | None = None,
+        *,
+        checksum: int | None = None,
+        if_absent: bool = False,
+        if_match: str | None = None,
+    ) -> ObjectInfo:
+        """See `Store.put`."""
+        attributes = attributes or ObjectAttributes()
+        limits.check_key("put", key, prefix=self.prefix)
+        limits.check_put("put", key, body, if_absent=if_absent, if_match=if_match)
+        limits.check_attributes("put", key, attributes)
+        # The two operations take the same options for what is set with the object.
+        request = cast("PutObjectRequestTypeDef", self._new_object(key, attributes))
+        request["Body"] = io.BytesIO(body)
+        sent = self._checksum(body, checksum)
+        if sent is not None:
+            request["ChecksumCRC64NVME"] = crc.encode(sent)
+        if if_absent:
+            request["IfNoneMatch"] = "*"
+        if if_match is not None:
+            request["IfMatch"] = f'"{if_match}"'
+        with self._translated("put", key):
+            answer = await self._client.put_object(**request)
+        return ObjectInfo(
+            key=key,
+            size=len(body),
+            etag=_etag("put", key, answer),
+            checksum=_confirmed("put", key, sent, answer),
+            content_type=attributes.content_type,
+            metadata=dict(attributes.metadata),
+        )
+
+    async def get(self, key: str, *, start: int = 0, end: int | None = None) -> bytes:
+        """See `Store.get`."""
+        limits.check_range("get", key, start, end)
+        if end == start:
+            info = await self.head(key)
+            if start > 0 and start >= info.size:
+                problem = f"the object has {info.size} bytes, none at {start}"
+                raise limits.refuse("get", key, problem, code="InvalidRange")
+            return b""
+        byte_range = "" if start == 0 and end is None else f"bytes={start}-"
+        if end is not None:
+            byte_range += str(end - 1)
+        try:
+            data, _ = await self._get("get", key, byte_range)
+        except InvalidRequest as error:
+            if error.code == "InvalidRange" and start == 0:
+                return b""  # an empty object has no first byte
+            raise
+        return data
+
+    async def read(self, key: str) -> tuple[bytes, ObjectInfo]:
+        """See `Store.read`."""
+        return await self._get("read", key)
+
+    async def head(self, key: str) -> ObjectInfo:
+        """See `Store.head`."""
+        limits.check_key("head", key, prefix=self.prefix)
+        try:
+            with self._translated("head", key):
+                mode: dict[str, Any] = {"ChecksumMode": "ENABLED"} if self._checksums else {}
+                answer = await self._client.head_object(
+                    Bucket=self.bucket, Key=self.prefix + key, **mode
+                )
+        except (AccessDenied, InvalidRequest, NoSuchObject) as error:
+            if isinstance(error, NoSuchObject) and self._bucket_seen:
+                raise
+            # A HEAD is answered without a body, so without a code: ask for one byte to learn it.
+            await self._get("head", key, "bytes=0-0")
+            raise
+        return _info(key, answer)
+
+    async def list_objects(self, prefix: str = "") -> AsyncIterator[ObjectInfo]:
+        """See `Store.list_objects`."""
+        limits.check_prefix("list_objects", prefix)
+        async for page in self._pages("list_objects", prefix):
+            for one in page.get("Contents", ()):
+                yield self._listed(one)
+
+    async def list_level(self, prefix: str = "") -> Listing:
+        """See `Store.list_level`."""
+        limits.check_prefix("list_level", prefix, level=True)
+        objects: list[ObjectInfo] = []
+        folders: list[str] = []
+        async for page in self._pages("list_level", prefix, Delimiter="/"):
+            # A key that is the prefix itself is a folder marker, made by a console.
+            found = (one for one in page.get("Contents", ()) if not one["Key"].endswith("/"))
+            objects.extend(self._listed(one) for one in found)
+            cut = len(self.prefix)
+            folders.extend(one["Prefix"][cut:] for one in page.get("CommonPrefixes", ()))
+        return Listing(objects=objects, folders=folders)
+
+    async def delete(self, key: str) -> None:
+        """See `Store.delete`."""
+        limits.check_key("delete", key, prefix=self.prefix)
+        with contextlib.suppress(NoSuchObject), self._translated("delete", key):
+            await self._client.delete_object(Bucket=self.bucket, Key=self.prefix + key)
+
+    async def create_multipart(self, key: str, attributes: ObjectAttributes | None = None) -> str:
+        """See `Store.create_multipart`."""
+        attributes = attributes or ObjectAttributes()
+        limits.check_key("create_multipart", key, prefix=self.prefix)
+        limits.check_attributes("create_multipart", key, attributes)
+        request = self._new_object(key, attributes)
+        if self._checksums:
+            request["ChecksumAlgorithm"] = "CRC64NVME"
+            request["ChecksumType"] = "FULL_OBJECT"
+        with self._translated("create_multipart", key):
+            answer = await self._client.create_multipart_upload(**request)
+        return answer["UploadId"]
+
+    async def upload_part(
+        self, key: str, upload_id: str, number: int, body: Body, *, checksum: int | None = None
+    ) -> Part:
+        """See `Store.upload_part`."""
+        limits.check_key("upload_part", key, prefix=self.prefix)
+        limits.check_part("upload_part", key, number, body)
+        request: UploadPartRequestTypeDef = {
+            "Bucket": self.bucket,
+            "Key": self.prefix + key,
+            "UploadId": upload_id,
+            "PartNumber": number,
+            "Body": io.BytesIO(body),
+        }
+        sent = self._checksum(body, checksum)
+        if sent is not None:
+            request["ChecksumCRC64NVME"] = crc.encode(sent)
+        with self._translated("upload_part", key):
+            answer = await self._client.upload_part(**request)
+        _confirmed("upload_part", key, sent, answer)
+        return Part(number, len(body), _etag("upload_part", key, answer), sent)
+
+    async def list_parts(self, key: str, upload_id: str) -> list[Part]:
+        """See `Store.list_parts`."""
+        limits.check_key("list_parts", key, prefix=self.prefix)
+        newest: dict[int, Mapping[str, Any]] = {}
+        with self._translated("list_parts", key):
+            pages = self._client.get_paginator("list_parts").paginate(
+                Bucket=self.bucket, Key=self.prefix + key, UploadId=upload_id
+            )
+            async for page in pages:
+                # SeaweedFS lists a part as often as it was sent.
+                for one in page.get("Parts", ()):
+                    known = newest.get(one["PartNumber"])
+                    if known is None or known["LastModified"] <= one["LastModified"]:
+                        newest[one["PartNumber"]] = cast("Mapping[str, Any]", one)
+        return [
+            Part(number, one["Size"], _unquoted(one["ETag"]), _whole_checksum(one))
+            for number, one in sorted(newest.items())
+        ]
+
+    async def list_uploads(self, prefix: str = "") -> AsyncIterator[UploadInfo]:
+        """See `Store.list_uploads`."""
+        limits.check_prefix("list_uploads", prefix)
+        pages = aiter(
+            self._client.get_paginator("list_multipart_uploads").paginate(
+                Bucket=self.bucket, Prefix=self.prefix + prefix
+            )
+        )
+        while True:
+            with self._translated("list_uploads", prefix):
+                page = await anext(pages, None)
+            if page is None:
+                return
+            for one in page.get("Uploads", ()):
+                if one["Key"].startswith(self.prefix + prefix):  # some servers ignore the prefix
+                    key = one["Key"][len(self.prefix) :]
+                    yield UploadInfo(key, one["UploadId"], one.get("Initiated"))
+
+    async def complete_multipart(
+        self,
+        key: str,
+        upload_id: str,
+        parts: Sequence[Part],
+        *,
+        checksum: int | None = None,
+        if_absent: bool = False,
+    ) -> ObjectInfo:
+        """See `Store.complete_multipart`."""
+        limits.check_key("complete_multipart", key, prefix=self.prefix)
+        limits.check_parts("complete_multipart", key, parts)
+        request: CompleteMultipartUploadRequestTypeDef = {
+            "Bucket": self.bucket,
+            "Key": self.prefix + key,
+            "UploadId": upload_id,
+            "MultipartUpload": {
+                "Parts": [{"PartNumber": part.number, "ETag": f'"{part.etag}"'} for part in parts]
+            },
+        }
+        sent = checksum if self._checksums else None
+        if sent is not None:
+            request["ChecksumCRC64NVME"] = crc.encode(sent)
+            request["ChecksumType"] = "FULL_OBJECT"
+        if if_absent:
+            request["IfNoneMatch"] = "*"
+        with self._translated("complete_multipart", key):
+            answer = await self._client.complete_multipart_upload(**request)
+        return ObjectInfo(
+            key=key,
+            size=sum(part.size for part in parts),
+            etag=_etag("complete_multipart", key, answer),
+            checksum=_confirmed("complete_multipart", key, sent, answer),
+        )
+
+    async def abort_multipart(self, key: str, upload_id: str) -> None:
+        """See `Store.abort_multipart`."""
+        limits.check_key("abort_multipart", key, prefix=self.prefix)
+        with contextlib.suppress(NoSuchUpload), self._translated("abort_multipart", key):
+            await self._client.abort_multipart_upload(
+                Bucket=self.bucket, Key=self.prefix + key, UploadId=upload_id
+            )
+
+    async def create_bucket(self) -> None:
+        """Create the bucket; one that this account has already is no error.
+
+        Raises:
+            Conflict: Somebody has a bucket of that name.
+        """
+        options: dict[str, Any] = {}
+        if self.endpoint_url is None and self.region != DEFAULT_REGION:
+            options["CreateBucketConfiguration"] = {"LocationConstraint": self.region}
+        try:
+            with self._translated("create_bucket", ""):
+                await self._client.create_bucket(Bucket=self.bucket, **options)
+        except Conflict as error:
+            if error.code != "BucketAlreadyOwnedByYou":
+                raise
+
+    @property
+    def _client(self) -> S3Client:
+        if self._opened is None:
+            raise RuntimeError("the store is not open: use it inside `async with`")
+        return self._opened
+
+    def _checksum(self, body: Body, checksum: int | None) -> int | None:
+        """Return the checksum to send with a body, or None to send none."""
+        if not self._checksums:
+            return None
+        return crc.crc64nvme(body) if checksum is None else checksum
+
+    def _new_object(
+        self, key: str, attributes: ObjectAttributes
+    ) -> CreateMultipartUploadRequestTypeDef:
+        """Return the options that a put and the creation of an upload have in common."""
+        request: CreateMultipartUploadRequestTypeDef = {
+            "Bucket": self.bucket,
+            "Key": self.prefix + key,
+            "ContentType": attributes.content_type,
+            "Metadata": attributes.metadata,
+        }
+        if attributes.content_disposition is not None:
+            request["ContentDisposition"] = attributes.content_disposition
+        if attributes.tags:
+            request["Tagging"] = urlencode(attributes.tags)
+        if self._storage_class is not None:
+            request["StorageClass"] = cast("Any", self._storage_class)  # the server knows them
+        if self._kms_key_id is not None:
+            request["ServerSideEncryption"] = "aws:kms"
+            request["SSEKMSKeyId"] = self._kms_key_id
+        return request
+
+    async def _get(self, op: str, key: str, byte_range: str = "") -> tuple[bytes, ObjectInfo]:
+        limits.check_key(op, key, prefix=self.prefix)
+        request: GetObjectRequestTypeDef = {"Bucket": self.bucket, "Key": self.prefix + key}
+        if byte_range:
+            request["Range"] = byte_range
+        elif self._checksums:
+            request["ChecksumMode"] = "ENABLED"
+        with self._translated(op, key):
+            answer = await self._client.get_object(**request)
+            async with answer["Body"] as stream:
+                data = await stream.read()
+        info = _info(key, answer)
+        if not byte_range and info.checksum not in (None, crc.crc64nvme(data)):
+            message = f"{op} {key!r}: other bytes arrived than are stored"
+            raise ChecksumError(message, op=op, key=key, code="BadDigest")
+        return data, info
+
+    async def _pages(
+        self, op: str, prefix: str, **options: str
+    ) -> AsyncIterator[Mapping[str, Any]]:
+        pages = aiter(
+            self._client.get_paginator("list_objects_v2").paginate(
+                Bucket=self.bucket, Prefix=self.prefix + prefix, **cast("Any", options)
+            )
+        )
+        while True:
+            with self._translated(op, prefix):
+                page = await anext(pages, None)
+            if page is None:
+                return
+            yield cast("Mapping[str, Any]", page)
+
+    def _listed(self, one: Mapping[str, Any]) -> ObjectInfo:
+        return ObjectInfo(
+            key=one["Key"][len(self.prefix) :],
+            size=one["Size"],
+            etag=_unquoted(one["ETag"]),
+            modified=one["LastModified"],
+        )
+
+    @contextlib.contextmanager
+    def _translated(self, op: str, key: str) -> Iterator[None]:
+        """Turn the client's errors into the store's, and note what they tell of the bucket."""
+        where = self.endpoint_url or "Amazon S3"
+        try:
+            with translated(op, key, bucket=self.bucket, region=self.region, where=where):
+                yield
+        except (NoSuchBucket, NoSuchObject, AccessDenied, TransientError):
+            raise
+        except StoreError as error:
+            self._bucket_seen |= error.code in _FROM_A_BUCKET
+            raise
+        else:
+            self._bucket_seen |= op != "open"
+
+    @property
+    def region(self) -> str:
+        """The region the client is set up for; empty before it is made."""
+        return self._region or (self._opened.meta.region_name if self._opened else "")
+
+
+_FROM_A_BUCKET = frozenset({"PreconditionFailed", "NoSuchUpload", "BadDigest", "InvalidRange"})
+"""Refusals that only a bucket that is there can give."""
+
+
+def _etag(op: str, key: str, answer: Mapping[str, Any]) -> str:
+    """Return the ETag of what was written."""
+    etag = answer.get("ETag", "")
+    if not etag:
+        message = f"{op} {key!r}: the answer has no ETag, so it is not from an S3 server"
+        raise TransientError(message, op=op, key=key, code="NoETag")
+    return _unquoted(etag)
+
+
+def _unquoted(etag: str) -> str:
+    return etag.removeprefix("W/").strip('"')
+
+
+def _whole_checksum(answer: Mapping[str, Any]) -> int | None:
+    """Return the CRC-64/NVME an answer carries, if it does and it is of the whole."""
+    try:
+        return crc.decode(answer.get("ChecksumCRC64NVME", ""))
+    except ValueError:
+        return None
+
+
+def _confirmed(op: str, key: str, sent: int | None, answer: Mapping[str, Any]) -> int | None:
+    """Return the checksum the server keeps, if any, after comparing it with the one sent."""
+    kept = _whole_checksum(answer)
+    if sent is not None and kept is not None and kept != sent:
+        message = f"{op} {key!r}: the server has the checksum {kept:016x}, not {sent:016x}"
+        raise ChecksumError(message, op=op, key=key, code="BadDigest")
+    return kept
+
+
+def _info(key: str, answer: Mapping[str, Any]) -> ObjectInfo:
+    return ObjectInfo(
+        key=key,
+        size=answer["ContentLength"],
+        etag=_unquoted(answer["ETag"]),
+        checksum=_whole_checksum(answer),
+        content_type=answer.get("ContentType", ""),
+        metadata={name.lower(): value for name, value in answer.get("Metadata", {}).items()},
+        modified=answer.get("LastModified"),
+    )

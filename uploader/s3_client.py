@@ -1,0 +1,174 @@
+"""The S3 client: how it is made, and what its errors mean. The only file that imports it.
+
+The client does not retry, does not follow a bucket to another region, and computes no checksums
+of its own: that is the work of `uploader.retry`, of who set the region, and of the store.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ipaddress
+from collections.abc import AsyncIterator, Iterator, Mapping
+from typing import TYPE_CHECKING, Any, cast
+from urllib.parse import urlsplit
+
+import aioboto3
+import aiohttp
+from aiobotocore.config import AioConfig
+from botocore import exceptions as boto
+from botocore.parsers import ResponseParserError
+
+from uploader.errors import (
+    AccessDenied,
+    ChecksumError,
+    InvalidRequest,
+    StoreError,
+    TransientError,
+)
+from uploader.s3_errors import Answer, to_error
+
+if TYPE_CHECKING:
+    from types_aiobotocore_s3 import S3Client
+
+DEFAULT_REGION = "us-east-1"
+"""What requests to an endpoint of one's own are signed for, if no region is set."""
+
+_NO_CREDENTIALS = (
+    "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, name a profile, or run with a role"
+)
+
+
+@contextlib.asynccontextmanager
+async def connect(
+    *,
+    profile: str | None,
+    access_key: str | None,
+    secret_key: str | None,
+    region: str | None,
+    endpoint_url: str | None,
+    max_connections: int,
+    connect_timeout: float,
+    read_timeout: float,
+) -> AsyncIterator[S3Client]:
+    """Make a client, and close it and its connections at the end; see `S3Store` for arguments."""
+    config = AioConfig(
+        signature_version="s3v4",
+        connect_timeout=connect_timeout,
+        read_timeout=read_timeout,
+        max_pool_connections=max_connections,
+        retries={"total_max_attempts": 1},
+        request_checksum_calculation="when_required",
+        response_checksum_validation="when_required",
+        tcp_keepalive=True,
+        user_agent_extra="bot-recorder",
+        s3={
+            "payload_signing_enabled": False,
+            "addressing_style": "path" if _has_no_subdomains(endpoint_url) else "auto",
+        },
+    )
+    session = aioboto3.Session(
+        aws_access_key_id=access_key,
+        aws_secret_access_key=secret_key,
+        region_name=region or (DEFAULT_REGION if endpoint_url else None),
+        profile_name=profile,
+    )
+    async with session.client("s3", endpoint_url=endpoint_url, config=config) as client:
+        client.meta.events.register("before-call.s3", _stay_in_region)
+        yield client
+
+
+def _has_no_subdomains(endpoint_url: str | None) -> bool:
+    """Whether an endpoint's host is an address or `localhost`: no bucket can be put before it."""
+    host = (urlsplit(endpoint_url).hostname or "") if endpoint_url else ""
+    if host == "localhost":
+        return True
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True
+
+
+def _stay_in_region(params: dict[str, Any], **_: object) -> None:
+    """Tell the client that it has followed the bucket to another region already.
+
+    It would send the request again there: a second retry layer, and a wrong setting that only
+    shows as slowness and transfer costs.
+    """
+    params["context"].setdefault("s3_redirect", {})["redirected"] = True
+
+
+@contextlib.contextmanager
+def translated(op: str, key: str, *, bucket: str, region: str, where: str) -> Iterator[None]:
+    """Turn the client's errors into the store's.
+
+    Args:
+        op: The store operation.
+        key: The object key or prefix.
+        bucket: The bucket.
+        region: The region the client is set up for.
+        where: The server, for people.
+    """
+    try:
+        yield
+    except boto.ClientError as error:
+        raise to_error(_answer(error, op, key, bucket, region)) from error
+    except _CLIENT_ERRORS as error:
+        kind, hint = _classify(error)
+        message = f"{op} {key!r} in bucket {bucket!r} at {where}: {error}"
+        raise kind(message, op=op, key=key, code=type(error).__name__, hint=hint) from error
+
+
+def _answer(error: boto.ClientError, op: str, key: str, bucket: str, region: str) -> Answer:
+    details = cast("Mapping[str, Any]", error.response.get("Error", {}))
+    metadata = cast("Mapping[str, Any]", error.response.get("ResponseMetadata", {}))
+    return Answer(
+        op=op,
+        key=key,
+        bucket=bucket,
+        region=region,
+        code=str(details.get("Code", "")),
+        message=str(details.get("Message", "")),
+        status=int(metadata.get("HTTPStatusCode", 0)),
+        headers=metadata.get("HTTPHeaders", {}),
+        error_region=str(details.get("Region", "")),
+    )
+
+
+def _classify(error: Exception) -> tuple[type[StoreError], str]:
+    if isinstance(error, boto.FlexibleChecksumError):
+        return ChecksumError, ""
+    if isinstance(error, boto.NoCredentialsError | boto.PartialCredentialsError):
+        return AccessDenied, _NO_CREDENTIALS
+    if isinstance(error, boto.ProfileNotFound):
+        return AccessDenied, "name a profile that ~/.aws/config has, or none"
+    if isinstance(error, boto.SSOError | boto.TokenRetrievalError):
+        return AccessDenied, "log in again: `aws sso login`"
+    if isinstance(error, boto.SSLError) and "CERTIFICATE_VERIFY_FAILED" in str(error):
+        return StoreError, "the endpoint's certificate is not trusted: set AWS_CA_BUNDLE"
+    if isinstance(error, _TRANSIENT):
+        return TransientError, ""
+    if isinstance(error, aiohttp.ClientError | OSError):
+        return TransientError, ""
+    return InvalidRequest, ""
+
+
+_TRANSIENT = (
+    boto.HTTPClientError,
+    boto.ConnectionError,
+    boto.IncompleteReadError,
+    boto.ResponseStreamingError,
+    # Not an answer of S3 at all: a proxy's page, or one cut off.
+    ResponseParserError,
+    # Role and instance credentials come over the network, too.
+    boto.CredentialRetrievalError,
+    boto.MetadataRetrievalError,
+)
+
+_CLIENT_ERRORS = (
+    boto.BotoCoreError,
+    ResponseParserError,
+    aiohttp.ClientError,
+    OSError,
+    ValueError,  # a malformed endpoint
+)
