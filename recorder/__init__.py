@@ -1,1 +1,27 @@
 """Durable call recording for voice bots: the audio side and the composition root."""
+
+from recorder.names import InvalidName
+from recorder.result import Gap, OutputResult, RecordingResult, State
+from recorder.service import Recorder
+from recorder.session import InvalidFrame, Session, Track
+from recorder.settings import Settings, SettingsError
+from uploader.clock import Clock, SystemClock, VirtualClock
+from uploader.errors import BotRecorderError
+
+__all__ = [
+    "BotRecorderError",
+    "Clock",
+    "Gap",
+    "InvalidFrame",
+    "InvalidName",
+    "OutputResult",
+    "Recorder",
+    "RecordingResult",
+    "Session",
+    "Settings",
+    "SettingsError",
+    "State",
+    "SystemClock",
+    "Track",
+    "VirtualClock",
+]

@@ -13,6 +13,7 @@ from __future__ import annotations
 import errno
 import mmap
 import os
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -30,7 +31,9 @@ from recorder.records import (
 )
 
 SEGMENT_BYTES = 1024 * 1024  # 13 s of a call's two tracks at 16 and 24 kHz
-MAX_PAYLOAD = SEGMENT_BYTES - HEADER_BYTES - 8
+MARK_BYTES = 1024  # the end of each segment is for marks: a full spool still has room for the stop
+AUDIO_LIMIT = SEGMENT_BYTES - MARK_BYTES
+MAX_PAYLOAD = AUDIO_LIMIT - HEADER_BYTES - 8
 
 
 def segment_path(folder: Path, number: int) -> Path:
@@ -63,7 +66,7 @@ class _Segment:
 
 
 class JournalWriter:
-    """Appends records. Not thread-safe: the session holds its lock round every call.
+    """Appends records. The session holds its lock round every call but `prepare`.
 
     Args:
         folder: Where segments are; must exist.
@@ -77,7 +80,9 @@ class JournalWriter:
         self._folder = folder
         self._quota = quota
         self._spare: _Segment | None = None
+        self._allocating = threading.Lock()
         self._prepared = 0
+        self._closed = False
         self.number = 0
         self._current = self._allocate()
         self.number = 1
@@ -111,7 +116,7 @@ class JournalWriter:
         length = len(payload)
         size = (HEADER_BYTES + length + 7) & ~7
         offset = self._offset
-        if offset + size > SEGMENT_BYTES:
+        if offset + size > (AUDIO_LIMIT if kind is Kind.AUDIO else SEGMENT_BYTES):
             self._roll()
             offset = 0
         start = offset + HEADER_BYTES
@@ -129,27 +134,36 @@ class JournalWriter:
         Raises:
             SpoolFull: No room.
         """
-        if self._spare is None:
-            self._spare = self._allocate()
+        with self._allocating:
+            if self._spare is None and not self._closed:
+                self._spare = self._allocate()
 
     @property
     def needs_spare(self) -> bool:
         """Whether `prepare` has something to do."""
-        return self._spare is None
+        return self._spare is None and not self._closed
 
     def close(self) -> None:
-        """Unmap; the files stay, but for a spare that holds nothing."""
-        if self._spare is not None:
-            self._spare.close()
-            self._spare = None
-            segment_path(self._folder, self._prepared).unlink(missing_ok=True)
-            self._quota.give(SEGMENT_BYTES)
+        """Unmap; the files stay, but for a spare that holds nothing. Idempotent."""
+        with self._allocating:
+            if self._closed:
+                return
+            self._closed = True
+            if self._spare is not None:
+                self._spare.close()
+                self._spare = None
+                segment_path(self._folder, self._prepared).unlink(missing_ok=True)
+                self._quota.give(SEGMENT_BYTES)
         self._view = memoryview(b"")
         self._offset = SEGMENT_BYTES
         self._current.close()
 
     def _roll(self) -> None:
-        following = self._spare or self._allocate()
+        following = self._spare
+        if following is None:
+            # Faster than it could be prepared: allocate here, or wait for who is just doing so.
+            with self._allocating:
+                following = self._spare or self._allocate()
         self._spare = None
         if self._offset + HEADER_BYTES <= SEGMENT_BYTES:
             COMMIT.pack_into(self._view, self._offset + COMMIT_OFFSET, END_OF_SEGMENT)

@@ -40,7 +40,7 @@ class Kind(IntEnum):
     RESUME = 5
     TURN_START = 6
     TURN_END = 7  # payload: JSON object, `interrupted`
-    LOST = 8  # payload: JSON object, `frames` and `reason`; audio from `at` until here was refused
+    LOST = 8  # payload: JSON object, `track`, `frames`, `reason`; refused from `at` until `written`
     STOP = 9  # payload: JSON object, `discard_unheard`
 
 

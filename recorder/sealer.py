@@ -9,8 +9,10 @@ import copy
 import errno
 import json
 import os
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -21,7 +23,7 @@ from recorder.records import HEADER_BYTES, Kind, Record
 from recorder.render import Renderer, Samples
 from recorder.spool import Spool
 from recorder.timeline import Timeline
-from uploader.checksum import crc64nvme
+from uploader.checksum import crc64nvme, encode
 
 _WITH_JSON = frozenset((Kind.TRACK, Kind.TURN_END, Kind.LOST, Kind.STOP))
 WAV = container("wav")  # chunks stay lossless and playable whatever the outputs' container
@@ -51,6 +53,17 @@ class Chunk:
     def end(self) -> int:
         """The sample behind its last."""
         return self.first_sample + self.samples
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the chunk as the manifest lists it."""
+        return {
+            "number": self.number,
+            "first_sample": self.first_sample,
+            "samples": self.samples,
+            "tracks": list(self.tracks),
+            "bytes": self.bytes,
+            "checksum": encode(self.checksum),
+        }
 
 
 class Sealer:
@@ -94,12 +107,15 @@ class Sealer:
         """Return the file of a chunk."""
         return self._spool.chunks / f"{number:06d}.wav"
 
-    def step(self, now_ns: int, *, final: bool = False) -> list[Chunk]:
+    def step(
+        self, now_ns: int, *, final: bool = False, rest: Sequence[tuple[Record, object]] = ()
+    ) -> list[Chunk]:
         """Take in what capture has written and seal every chunk that is due.
 
         Args:
             now_ns: Now, ns after the recording's start: read before this call.
             final: No more will be written; seal everything.
+            rest: Records, with their payloads, that no longer fit into the journal.
 
         Returns:
             The newly sealed chunks, in order.
@@ -108,6 +124,8 @@ class Sealer:
             SpoolFull: No room for a chunk file; nothing is lost, the next call tries again.
         """
         self._take_in(self.timeline)
+        for record, payload in rest:
+            self.timeline.feed(record, payload)
         self.timeline.advance(now_ns, final=final)
         new: list[Chunk] = []
         try:
@@ -134,6 +152,11 @@ class Sealer:
 
     def close(self) -> None:
         """Unmap the journal."""
+        self._reader.close()
+
+    def discard(self) -> None:
+        """Delete the journal: everything in it is durable elsewhere."""
+        self._reader.drop_before(self._reader.segment + 2, self._quota)
         self._reader.close()
 
     def _take_in(self, timeline: Timeline) -> None:

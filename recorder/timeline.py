@@ -84,7 +84,7 @@ class Turn:
 class Lost:
     """Audio that was offered and could not be accepted: a gap, in output samples."""
 
-    track: int
+    track: str
     start: int
     end: int
     frames: int
@@ -256,8 +256,8 @@ class Timeline:
         elif kind is Kind.LOST:
             start = self.position(record.at_ns)
             end = max(start, self.position(record.written_ns))
-            lost = Lost(record.track, start, end, payload["frames"], payload["reason"])
-            self.lost.append(lost)
+            name, frames, reason = payload["track"], payload["frames"], payload["reason"]
+            self.lost.append(Lost(name, max(0, start), end, frames, reason))
         elif kind is Kind.STOP:
             self._stop(self.position(record.at_ns), bool(payload["discard_unheard"]))
 

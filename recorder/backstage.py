@@ -1,0 +1,197 @@
+"""What goes on behind a session on the engine: sealing on time, delivery, and the end of both."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable
+from typing import TYPE_CHECKING, Any
+
+from loguru import logger
+
+from recorder.delivery import Delivery
+from recorder.quota import SpoolFull
+from recorder.result import RecordingResult
+from uploader.retry import Deadline
+
+if TYPE_CHECKING:
+    from recorder.chunk_reader import Planes
+    from recorder.engine import Engine
+    from recorder.records import Record
+    from recorder.sealer import Sealer
+    from recorder.session import Session
+    from recorder.settings import Settings
+    from recorder.spool import Spool
+
+SEAL_AGAIN_SECONDS = 1.0
+"""How long sealing waits for room in the spool before it looks again."""
+
+
+class SessionBackstage:
+    """One session's share of the engine.
+
+    Args:
+        settings: Of the process.
+        engine: Runs it.
+        spool: The recording's folder.
+        sealer: Its sealer.
+        delivery: Its delivery.
+        deadline: Of its requests; none while it records.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        engine: Engine,
+        spool: Spool,
+        sealer: Sealer,
+        delivery: Delivery,
+        deadline: Deadline,
+    ) -> None:
+        self.delivery = delivery
+        self._settings = settings
+        self._engine = engine
+        self._spool = spool
+        self._sealer = sealer
+        self._deadline = deadline
+        self._session: Session | None = None
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._busy = False
+        self._said = ""
+        self._log = logger.bind(recording_id=delivery.plan.recording_id)
+
+    # -- called on the engine's loop -----------------------------------------------------------
+
+    def begin(self, session: Session) -> None:
+        """Start delivering."""
+        self._session = session
+        self._spawn(self.delivery.run())
+
+    def tick(self, now: float) -> None:
+        """Look, some times a second, whether there is something to do; never waits."""
+        session = self._session
+        if session is None or session.ended or self._busy:
+            return
+        if session.needs_preparing:
+            self._spawn(self._engine.in_thread(session.prepare))
+        if now - session.zero >= self._next_seal():
+            self._busy = True
+            self._spawn(self._seal_due())
+
+    @property
+    def alive(self) -> bool:
+        """Whether anything is still to be done for the session."""
+        return not self.delivery.ended.is_set()
+
+    async def close(self, seconds: float) -> None:
+        """Wait for the end, at most so long; then stop where it is: the spool keeps the rest."""
+        try:
+            async with asyncio.timeout(seconds):
+                await self.delivery.ended.wait()
+        except TimeoutError:
+            self._log.warning(
+                "not finished after {} s; the rest is kept in {}", seconds, self._spool.path
+            )
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._engine.in_thread(self._release)
+
+    def _next_seal(self) -> float:
+        plan = self.delivery.plan
+        end = self._sealer.sealed_samples + plan.chunk_samples
+        return end / plan.sample_rate + self._settings.hold_back_seconds
+
+    async def _seal_due(self) -> None:
+        try:
+            if self._session is not None:
+                await self.delivery.seal(self._session.now_ns())
+        except SpoolFull as error:
+            self._say(error)
+        finally:
+            self._busy = False
+
+    async def _seal_rest(self, rest: list[tuple[Record, object]]) -> None:
+        until = time.monotonic() + self._settings.retry_deadline_seconds
+        self._deadline.at = until
+        session = self._session
+        try:
+            while session is not None:
+                try:
+                    await self.delivery.seal(session.now_ns(), final=True, rest=rest)
+                    break
+                except SpoolFull as error:
+                    rest = []
+                    self._say(error)
+                    if time.monotonic() > until:
+                        break
+                    await asyncio.sleep(SEAL_AGAIN_SECONDS)
+        finally:
+            self.delivery.stop()
+
+    def _say(self, error: SpoolFull) -> None:
+        if str(error) != self._said:
+            self._said = str(error)
+            self._log.error("sealing waits: {}", error)
+
+    def _release(self) -> None:
+        self._sealer.close()
+        self._spool.release()
+
+    def _spawn(self, work: Awaitable[Any]) -> None:
+        task = asyncio.ensure_future(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._done)
+
+    def _done(self, task: asyncio.Task[Any]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._log.opt(exception=error).error("recording work failed: {}", error)
+
+    # -- called by the session -------------------------------------------------------------------
+
+    def end(self, rest: list[tuple[Record, object]]) -> None:
+        """Finish in the background."""
+        self._engine.wake(lambda: self._spawn(self._seal_rest(rest)))
+
+    def result(self) -> RecordingResult:
+        """Return the result so far."""
+        return self.delivery.unfinished()
+
+    async def finish(self, timeout: float | None) -> RecordingResult:
+        """Wait for the result; after `timeout` seconds it is `pending`."""
+        seconds = self._settings.drain_seconds if timeout is None else timeout
+
+        async def wait() -> RecordingResult:
+            try:
+                async with asyncio.timeout(seconds):
+                    await self.delivery.finished.wait()
+            except TimeoutError:
+                self._log.warning("not finished after {} s; going on in the background", seconds)
+            return self.delivery.unfinished()
+
+        return await self._engine.run(wait())
+
+    async def flush(self) -> None:
+        """Seal what is due and wait for its delivery."""
+
+        async def seal_and_settle() -> None:
+            if self._session is not None and not self._session.ended:
+                await self.delivery.seal(self._session.now_ns())
+            await self.delivery.settled()
+
+        await self._engine.run(seal_and_settle())
+
+    async def read(self, start: int, end: int) -> Planes:
+        """Return samples."""
+        return await self._engine.run(self.delivery.read(start, end))
+
+    def hold(self, holder: object, position: int) -> None:
+        """Keep samples in the spool."""
+        self.delivery.holds[holder] = position
+
+    def release(self, holder: object) -> None:
+        """Let them go."""
+        self._engine.wake(lambda: self.delivery.release(holder))
+
+

@@ -1,0 +1,148 @@
+"""One output of a recording on its way: its upload, how far it is, and how it ended."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from recorder import events
+from recorder.chunk_reader import ChunkReader
+from recorder.outputs import OutputSource, OutputSpec
+from recorder.plan import Plan
+from recorder.result import OutputResult, State
+from uploader.checksum import encode
+from uploader.errors import BotRecorderError
+from uploader.store import Part
+from uploader.upload import Context, Upload
+
+
+class Deliverable:
+    """One output object.
+
+    Args:
+        spec: Which.
+        plan: Of the recording.
+        context: Store, retries, budget.
+        reader: Its samples.
+        emit: Told of parts and completion.
+    """
+
+    def __init__(
+        self,
+        spec: OutputSpec,
+        plan: Plan,
+        context: Context,
+        reader: ChunkReader,
+        emit: Callable[[events.Event], None],
+    ) -> None:
+        self.spec = spec
+        self.key = plan.folder + spec.file
+        self.error: BotRecorderError | None = None
+        self._plan = plan
+        self._context = context
+        self._emit = emit
+        self._source = OutputSource(spec, plan.container, plan.sample_rate, reader)
+        self._upload = Upload(
+            context,
+            self.key,
+            plan.output_attributes(spec),
+            plan.part_bytes,
+            self._source,
+            self._part_done,
+        )
+        self._samples = 0
+        self._completed = False
+
+    @property
+    def completed(self) -> bool:
+        """Whether the object is in the store, verified."""
+        return self._completed
+
+    async def advance(self, samples: int) -> None:
+        """Send the parts that are whole, given `samples` of the output are sealed.
+
+        Raises:
+            StoreError: See `Upload.advance`.
+        """
+        await self._upload.create()
+        await self._upload.advance(self._source.size(samples))
+
+    async def finish(self, samples: int) -> None:
+        """Complete the object; how that went is in `result`. Does nothing if it is complete."""
+        if self._completed:
+            return
+        self._samples = samples
+        try:
+            info = await self._upload.finish(self._source.size(samples))
+        except BotRecorderError as error:
+            self.error = error
+            return
+        self.error = None
+        self._completed = True
+        url = self._context.store.url(self.key)
+        self._emit(events.OutputCompleted(self.spec.name, self.key, url, info.size))
+
+    def needed_from(self) -> int:
+        """Return the first sample, behind part 1's, that is still to be sent."""
+        return self._source.samples_before(self._upload.sent_bytes())
+
+    def part_1_samples(self) -> int:
+        """Return how many samples part 1 holds: they are needed until the end."""
+        return self._source.samples_before(self._plan.part_bytes) + 1
+
+    def result(self) -> OutputResult:
+        """Return where the output stands."""
+        url = self._context.store.url(self.key)
+        if not self._completed:
+            state = State.PENDING if self.error is None else state_of(self.error)
+            reason, hint = said(self.error)
+            return OutputResult(self.spec.name, state, self.key, url, reason=reason, hint=hint)
+        return OutputResult(
+            self.spec.name,
+            State.COMPLETED,
+            self.key,
+            url,
+            bytes=self._source.size(self._samples),
+            duration_seconds=self._plan.seconds(self._samples),
+            parts=len(self._upload.parts),
+            checksum=encode(self._upload.checksum()),
+            verified=self._context.capabilities.head,
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the output as the manifest lists it."""
+        result = self.result()
+        return {
+            "name": self.spec.name,
+            "key": self.key,
+            "layout": self.spec.layout,
+            "channels": self.spec.channels,
+            "first_sample": self.spec.first_sample,
+            "upload_id": self._upload.upload_id,
+            "state": str(result.state) if self._completed or self.error else "recording",
+            "bytes": result.bytes,
+            "samples": self._samples if self._completed else 0,
+            "duration_seconds": result.duration_seconds,
+            "parts": len(self._upload.parts),
+            "checksum": result.checksum,
+            "verified": result.verified,
+            "reason": result.reason,
+        }
+
+    def _part_done(self, part: Part) -> None:
+        self._emit(events.PartUploaded(self.spec.name, self.key, part.number, part.size))
+
+
+def state_of(error: BotRecorderError) -> State:
+    """Return `pending` for what may pass by itself, `failed` for what needs somebody."""
+    return State.PENDING if getattr(error, "retryable", False) else State.FAILED
+
+
+def said(error: BotRecorderError | None) -> tuple[str, str]:
+    """Return an error's reason and hint."""
+    if error is None:
+        return "", ""
+    return Exception.__str__(error), error.hint
+
+
+__all__ = ["Deliverable", "said", "state_of"]

@@ -1,0 +1,133 @@
+"""The final objects: what each is called, which samples it holds, and its bytes as a pure function.
+
+An output's bytes are the container's header and then its layout's samples, rendered from chunks.
+Any byte range can be made at any time from the chunks that cover it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from recorder import layouts
+from recorder.chunk_reader import ChunkReader, Planes
+from recorder.containers import Container
+from recorder.render import Samples
+from uploader.store import Body
+
+Layout = Literal["mono", "stereo", "track"]
+
+
+@dataclass(frozen=True, slots=True)
+class OutputSpec:
+    """One output object.
+
+    Attributes:
+        name: What results and manifest call it.
+        file: Its key below the recording's folder.
+        layout: How tracks become channels.
+        track: The track, for layout `track`.
+        first_sample: Where on the recording's clock it begins.
+    """
+
+    name: str
+    file: str
+    layout: Layout
+    track: str = ""
+    first_sample: int = 0
+
+    @property
+    def channels(self) -> int:
+        """Channels of the object."""
+        return 2 if self.layout == "stereo" else 1
+
+    def render(self, planes: Planes) -> Samples:
+        """Return the samples of all tracks laid out, shape (samples, channels)."""
+        if self.layout == "stereo":
+            return layouts.stereo(planes.samples, planes.tracks)
+        if self.layout == "mono":
+            return layouts.mix(planes.samples).reshape(-1, 1)
+        return layouts.track(planes.samples, planes.tracks, self.track).reshape(-1, 1)
+
+
+def mixed_outputs(names: Sequence[str], container: Container) -> list[OutputSpec]:
+    """Return the outputs made of all tracks together; the first is `audio`."""
+    layouts_asked: list[Layout] = [
+        layout for layout in ("stereo", "mono") if layout in names
+    ]
+    specs = []
+    for index, layout in enumerate(layouts_asked):
+        stem = "audio" if index == 0 else layout
+        specs.append(OutputSpec(layout, f"{stem}.{container.extension}", layout))
+    return specs
+
+
+def track_output(track: str, container: Container) -> OutputSpec:
+    """Return the output of one track."""
+    return OutputSpec(track, f"{track}.{container.extension}", "track", track)
+
+
+def turn_output(number: int, track: str, first_sample: int, container: Container) -> OutputSpec:
+    """Return the output of one speaking turn."""
+    name = f"turns/{number:04d}-{track}"
+    return OutputSpec(name, f"{name}.{container.extension}", "track", track, first_sample)
+
+
+class OutputSource:
+    """An output's bytes, for `uploader.upload.Upload`.
+
+    Args:
+        spec: Which output.
+        container: Its format.
+        sample_rate: Hz.
+        reader: Where samples come from.
+    """
+
+    def __init__(
+        self, spec: OutputSpec, container: Container, sample_rate: int, reader: ChunkReader
+    ) -> None:
+        self._spec = spec
+        self._container = container
+        self._sample_rate = sample_rate
+        self._reader = reader
+        self._frame_bytes = 2 * spec.channels
+
+    def size(self, samples: int) -> int:
+        """Return the object's bytes when `samples` of it are there."""
+        return self._container.header_bytes + samples * self._frame_bytes
+
+    def samples_before(self, position: int) -> int:
+        """Return the index, in this output, of the first sample that byte `position` needs."""
+        return max(0, position - self._container.header_bytes) // self._frame_bytes
+
+    async def read(self, start: int, end: int, total: int | None) -> Body:
+        """Return the object's bytes [start, end).
+
+        Raises:
+            ValueError: The header is asked for and the length is not known.
+            StoreError: A chunk that is not here any more cannot be read from the store.
+        """
+        header_bytes, width = self._container.header_bytes, self._frame_bytes
+        body = bytearray()
+        if start < header_bytes:
+            if total is None:
+                raise ValueError("the header is written when the length is known")
+            samples = (total - header_bytes) // width
+            header = self._container.header(samples, self._sample_rate, self._spec.channels)
+            body += header[start:end]
+        first = max(start, header_bytes) - header_bytes
+        last = max(end, header_bytes) - header_bytes
+        if first < last:
+            begin, until = first // width, -(-last // width)
+            origin = self._spec.first_sample
+            planes = await self._reader.read(origin + begin, origin + until)
+            view = await self._reader.in_thread(lambda: self._pcm(planes))
+            body += view[first - begin * width : last - begin * width]
+        return body
+
+    def _pcm(self, planes: Planes) -> memoryview:
+        pcm = np.ascontiguousarray(self._spec.render(planes), dtype="<i2")
+        return memoryview(pcm).cast("B")

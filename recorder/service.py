@@ -1,0 +1,355 @@
+"""`Recorder`: one per process. Settings, one shared store client, one engine, many sessions."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import secrets
+from collections.abc import Callable, Generator, Mapping, Sequence
+from dataclasses import replace
+from datetime import UTC
+from types import TracebackType
+from typing import Any, Self
+
+from loguru import logger
+
+from recorder.backstage import SessionBackstage
+from recorder.delivery import Delivery
+from recorder.engine import Engine
+from recorder.events import Event, UploadFailed
+from recorder.journal import JournalWriter
+from recorder.names import check_metadata, check_recording_id, check_tags, new_recording_id
+from recorder.plan import Plan
+from recorder.quota import SpoolQuota
+from recorder.sealer import Sealer
+from recorder.session import Session, Track
+from recorder.settings import Settings
+from recorder.spool import Spool, spool_bytes
+from recorder.stores import make_store
+from uploader.budget import ByteBudget
+from uploader.clock import Clock, SystemClock
+from uploader.errors import BotRecorderError, StoreError
+from uploader.probe import Capabilities, probe
+from uploader.retry import AttemptFailed, Deadline, Retrier, RetryPolicy
+from uploader.store import Store
+from uploader.upload import Context
+
+TICK_SECONDS = 0.1
+TELL_AFTER_ATTEMPTS = 3
+"""Failed attempts in a row at one request before the user is told; every one is logged."""
+
+DEFAULT_TRACKS = (Track("user", "capture"), Track("bot", "playout"))
+OnEvent = Callable[[Event], None]
+
+
+class Recorder:
+    """Records calls. Open it once in a process, with `async with`, and start sessions from it.
+
+    Args:
+        settings: Read from the environment if None.
+        clock: Where time comes from; the system's clocks if None.
+        require_store: Whether a bucket that does not exist or may not be written to is an error
+            here and at `start`. If not, it is logged and reported, and recording goes on into
+            the spool.
+
+    Raises:
+        SettingsError: The environment is not right.
+    """
+
+    def __init__(
+        self,
+        settings: Settings | None = None,
+        *,
+        clock: Clock | None = None,
+        require_store: bool = True,
+    ) -> None:
+        self.settings = settings or Settings()
+        self.clock: Clock = clock or SystemClock()
+        self.store: Store = make_store(self.settings)
+        self.store_error: BotRecorderError | None = None
+        self.capabilities = Capabilities()
+        self._require_store = require_store
+        self._engine: Engine | None = None
+        self._sessions: set[SessionBackstage] = set()
+        self._owner = secrets.token_hex(8)
+
+    # -- life --------------------------------------------------------------------------------
+
+    async def __aenter__(self) -> Self:
+        """Start the engine and find out what the bucket can do.
+
+        An endpoint that is down is no error: recording goes on into the spool until it is back.
+
+        Raises:
+            StoreError: The bucket is not there or may not be written to.
+        """
+        if self._engine is not None:
+            raise RuntimeError("this recorder is open already")
+        self._engine = engine = Engine()
+        try:
+            await engine.run(self._open())
+        except BaseException:
+            await self._close(0)
+            raise
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """End all sessions, wait up to `drain_seconds` for their uploads, and close."""
+        await self.close()
+
+    async def close(self) -> None:
+        """Do what leaving `async with` does. Idempotent."""
+        await self._close(self.settings.drain_seconds)
+
+    async def _close(self, seconds: float) -> None:
+        engine = self._engine
+        if engine is None:
+            return
+        self._engine = None
+        await engine.run(self._shut(seconds))
+        await asyncio.to_thread(engine.close)
+
+    def start(
+        self,
+        recording_id: str | None = None,
+        *,
+        metadata: Mapping[str, str] | None = None,
+        tags: Mapping[str, str] | None = None,
+        tracks: Sequence[Track | str] = DEFAULT_TRACKS,
+        outputs: Sequence[str] | None = None,
+        on_event: OnEvent | None = None,
+    ) -> Starting:
+        """Start a recording: `async with recorder.start() as call`, or `call = await ...`.
+
+        Args:
+            recording_id: 1 to 100 of A-Z a-z 0-9 . _ -, unique; made from the time if None.
+            metadata: User metadata of all objects, beside the settings' own.
+            tags: Object tags, beside the settings' own.
+            tracks: The tracks there are from the beginning; others join with their first frame.
+            outputs: Which outputs, instead of the settings'.
+            on_event: Called with each `recorder.events.Event`, on this event loop.
+
+        Raises:
+            InvalidName: A name, metadata or tag is not allowed.
+            SettingsError: An output is not known.
+            RecordingExists: The id is in use in the spool.
+            KeyTaken: The id is in use in the bucket.
+            StoreError: The bucket refuses; not with `require_store=False`.
+            SpoolFull: The spool cannot be written.
+        """
+        settings = self.settings
+        if outputs is not None:
+            settings = settings.model_copy(update={"outputs": Settings.check_outputs(outputs)})
+        now = self.clock.utc()
+        name = new_recording_id(now) if recording_id is None else check_recording_id(recording_id)
+        speakers = [track if isinstance(track, Track) else Track(track) for track in tracks]
+        plan = Plan(
+            recording_id=name,
+            sample_rate=settings.sample_rate,
+            chunk_samples=settings.chunk_samples,
+            outputs=settings.outputs,
+            format=settings.format,
+            part_bytes=settings.part_bytes,
+            pre_roll_seconds=settings.pre_roll_seconds,
+            keep_chunks=settings.keep_chunks,
+            storage_class=settings.storage_class,
+            metadata=check_metadata({**settings.metadata, **(metadata or {})}),
+            tags=check_tags({**settings.tags, **(tags or {})}),
+            day=f"{now.astimezone(UTC):%Y-%m-%d}",
+            started_at=now.astimezone(UTC),
+            location=str(settings.location),
+        )
+        return Starting(self, plan, speakers, on_event)
+
+    # -- on the engine ---------------------------------------------------------------------------
+
+    async def _open(self) -> None:
+        settings = self.settings
+        self._retrier = Retrier(
+            RetryPolicy(
+                base_seconds=settings.retry_base_seconds,
+                max_wait_seconds=settings.retry_max_wait_seconds,
+                deadline_seconds=settings.retry_deadline_seconds,
+                attempt_timeout_seconds=settings.attempt_timeout_seconds,
+            )
+        )
+        self._budget = ByteBudget(settings.inflight_bytes)
+        used = await self.engine.in_thread(spool_bytes, settings.spool_dir)
+        self._quota = SpoolQuota(settings.spool_max_bytes, used)
+        await self.store.__aenter__()
+        try:
+            async with asyncio.timeout(settings.start_timeout_seconds):
+                self.capabilities = await probe(self.store, None, secrets.token_hex(8))
+        except (TimeoutError, StoreError) as error:
+            if isinstance(error, StoreError) and not error.retryable and self._require_store:
+                raise
+            self.store_error = error if isinstance(error, StoreError) else None
+            logger.warning(
+                "{} does not answer as it should; recording into the spool until it does: {}",
+                settings.location,
+                error if isinstance(error, StoreError) else "no answer in time",
+            )
+        for missing in self.capabilities.missing():
+            logger.warning("{}: {}", settings.location, missing)
+        self._ticker = asyncio.ensure_future(self._tick())
+
+    async def _tick(self) -> None:
+        """One timer for all sessions."""
+        while True:
+            now = self.clock.monotonic()
+            for backstage in list(self._sessions):
+                backstage.tick(now)
+                if not backstage.alive:
+                    self._sessions.discard(backstage)
+                    await backstage.close(0)
+            await asyncio.sleep(TICK_SECONDS)
+
+    async def _shut(self, seconds: float) -> None:
+        sessions = list(self._sessions)
+        for backstage in sessions:
+            backstage.end_session()
+        await asyncio.gather(*(backstage.close(seconds) for backstage in sessions))
+        ticker = getattr(self, "_ticker", None)
+        if ticker is not None:
+            ticker.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await ticker
+        await self.store.__aexit__(None, None, None)
+
+    @property
+    def engine(self) -> Engine:
+        """The engine.
+
+        Raises:
+            RuntimeError: The recorder is not open.
+        """
+        if self._engine is None:
+            raise RuntimeError("open the recorder first: async with Recorder() as recorder")
+        return self._engine
+
+    async def _begin(
+        self, plan: Plan, tracks: Sequence[Track], emit: Callable[[Event], None]
+    ) -> Session:
+        settings, engine = self.settings, self.engine
+        spool = await engine.in_thread(Spool, settings.spool_dir, plan.recording_id)
+        deadline = Deadline(asyncio.get_running_loop().time() + settings.start_timeout_seconds)
+        try:
+            sealer = Sealer(
+                spool,
+                self._quota,
+                plan.sample_rate,
+                plan.chunk_samples,
+                settings.hold_back_seconds,
+            )
+            context = Context(
+                store=self.store,
+                retrier=self._retrier,
+                budget=self._budget,
+                capabilities=self.capabilities,
+                deadline=deadline,
+                recording_id=plan.recording_id,
+                log=logger.bind(recording_id=plan.recording_id),
+                on_failure=lambda failed: self._tell(failed, emit),
+            )
+            delivery = Delivery(
+                plan, spool, sealer, context, engine, self._quota, self._owner, emit
+            )
+            await self._open_manifest(delivery, emit)
+            deadline.at = None
+            journal = await engine.in_thread(JournalWriter, spool.journal, self._quota)
+            backstage = SessionBackstage(settings, engine, spool, sealer, delivery, deadline)
+            zero, started_at = self.clock.monotonic(), self.clock.utc().astimezone(UTC)
+            delivery.plan = replace(plan, started_at=started_at, started_monotonic=zero)
+            spool.write_json("recording.json", delivery.plan.to_dict())
+            session = Session(
+                plan.recording_id,
+                journal,
+                self.clock,
+                zero,
+                tracks,
+                plan.sample_rate,
+                backstage,
+                emit,
+            )
+        except BaseException:
+            await engine.in_thread(spool.remove)
+            raise
+        backstage.begin(session)
+        self._sessions.add(backstage)
+        return session
+
+    async def _open_manifest(self, delivery: Delivery, emit: Callable[[Event], None]) -> None:
+        try:
+            await delivery.open()
+        except StoreError as error:
+            if not error.retryable and self._require_store:
+                raise
+            logger.bind(recording_id=delivery.plan.recording_id).warning(
+                "the store is not to be had; recording into the spool until it is: {}", error
+            )
+            emit(UploadFailed(error.op, error, retrying=error.retryable))
+
+    @staticmethod
+    def _tell(failed: AttemptFailed, emit: Callable[[Event], None]) -> None:
+        if failed.attempt == TELL_AFTER_ATTEMPTS:
+            emit(UploadFailed(failed.op, failed.error, retrying=True))
+
+
+class Starting:
+    """What `Recorder.start` returns: awaitable, and an async context manager."""
+
+    def __init__(
+        self,
+        recorder: Recorder,
+        plan: Plan,
+        tracks: Sequence[Track],
+        on_event: OnEvent | None,
+    ) -> None:
+        self._recorder = recorder
+        self._plan = plan
+        self._tracks = tracks
+        self._on_event = on_event
+        self._session: Session | None = None
+
+    def __await__(self) -> Generator[Any, None, Session]:
+        return self._begin().__await__()
+
+    async def __aenter__(self) -> Session:
+        self._session = await self._begin()
+        return self._session
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if self._session is not None:
+            await self._session.stop()
+
+    async def _begin(self) -> Session:
+        emit = _emitter(self._on_event, asyncio.get_running_loop())
+        return await self._recorder.engine.run(
+            self._recorder._begin(self._plan, self._tracks, emit)
+        )
+
+
+def _emitter(
+    on_event: OnEvent | None, loop: asyncio.AbstractEventLoop
+) -> Callable[[Event], None]:
+    """Return what hands events to the starter's loop; a loop that is gone gets none."""
+
+    def emit(event: Event) -> None:
+        if on_event is not None:
+            with contextlib.suppress(RuntimeError):
+                loop.call_soon_threadsafe(on_event, event)
+
+    return emit
+
+
+__all__ = ["DEFAULT_TRACKS", "OnEvent", "Recorder", "Starting"]

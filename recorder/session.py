@@ -1,0 +1,431 @@
+"""One recording, as the bot sees it: frames in by plain function calls, a result at the end."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Protocol, Self
+
+from loguru import logger
+
+from recorder import events
+from recorder.journal import MAX_PAYLOAD, JournalWriter
+from recorder.names import InvalidName, check_track
+from recorder.quota import SpoolFull
+from recorder.records import NO_TRACK, Kind, Record
+from recorder.result import RecordingResult
+from recorder.timeline import NS, Source
+from uploader.clock import Clock
+from uploader.errors import BotRecorderError
+
+if TYPE_CHECKING:
+    from recorder.chunk_reader import Planes
+
+MIN_RATE, MAX_RATE = 4_000, 384_000
+MAX_CHANNELS = 32
+MAX_TRACKS = 64
+MAX_AHEAD_SECONDS = 3600.0
+"""How far `at` may lie from now: more is a time of another clock, not of this one."""
+
+
+class InvalidFrame(BotRecorderError, ValueError):
+    """A frame that cannot be audio: odd bytes, an impossible rate, a time of another clock."""
+
+
+@dataclass(frozen=True, slots=True)
+class Track:
+    """A speaker.
+
+    Attributes:
+        name: 1 to 32 of a-z 0-9 _ -; becomes the name of an object.
+        source: `capture` for a microphone, `playout` for what a bot plays: see
+            `recorder.timeline`.
+    """
+
+    name: str
+    source: Source = "capture"
+
+
+class Backstage(Protocol):
+    """What goes on behind a session, off the frame path; see `recorder.backstage`."""
+
+    def end(self, rest: list[tuple[Record, object]]) -> None:
+        """Finish in the background; `rest` is what the journal had no room for."""
+
+    def result(self) -> RecordingResult:
+        """Return the result so far."""
+        ...
+
+    async def finish(self, timeout: float | None) -> RecordingResult:
+        """Wait for the result."""
+        ...
+
+    async def flush(self) -> None:
+        """Seal what is due and wait for its delivery."""
+
+    async def read(self, start: int, end: int) -> Planes:
+        """Return samples."""
+        ...
+
+    def hold(self, holder: object, position: int) -> None:
+        """Keep samples."""
+
+    def release(self, holder: object) -> None:
+        """Let them go."""
+
+
+class Session:
+    """A recording under way. Made by `Recorder.start`; `write` may be called from any thread.
+
+    Attributes:
+        recording_id: The id.
+        sample_rate: Of the recording, Hz.
+        zero: The clock's time of sample 0, seconds.
+        frames: Frames accepted.
+        refused: Frames that could not be accepted because the spool was full: listed as gaps.
+        ignored: Frames that came while paused, or after the end.
+    """
+
+    def __init__(
+        self,
+        recording_id: str,
+        journal: JournalWriter,
+        clock: Clock,
+        zero: float,
+        tracks: Sequence[Track],
+        sample_rate: int,
+        backstage: Backstage,
+        report: Callable[[events.Event], None],
+    ) -> None:
+        self.recording_id = recording_id
+        self.sample_rate = sample_rate
+        self.frames = 0
+        self.refused = 0
+        self.ignored = 0
+        self.zero = zero
+        self._journal = journal
+        self._clock = clock
+        self._backstage = backstage
+        self._report = report
+        self._lock = threading.Lock()
+        self._last_ns = 0
+        self._ended = False
+        self._paused = False
+        self._tracks: dict[str, int] = {}
+        self._formats: set[tuple[int, int]] = set()
+        self._lost: dict[str, _Lost] = {}
+        self._log = logger.bind(recording_id=recording_id)
+        for track in tracks:
+            self._check_track(track.name)
+            self._declare(track, 0)
+
+    # -- frames --------------------------------------------------------------------------------
+
+    def write(
+        self,
+        track: str,
+        pcm: bytes | bytearray | memoryview,
+        sample_rate: int,
+        num_channels: int = 1,
+        at: float | None = None,
+    ) -> None:
+        """Accept a frame. When this returns, the frame survives the death of the process.
+
+        Never awaits, blocks or raises for what storage does. Frames that come while paused, or
+        after the end, are ignored and counted.
+
+        Args:
+            track: Whose audio; a name not seen before adds a track.
+            pcm: Interleaved 16-bit little-endian samples. Empty is allowed and does nothing.
+            sample_rate: Hz, 4000 to 384000. May change from frame to frame.
+            num_channels: 1 to 32, mixed down to one. May change from frame to frame.
+            at: When the frame's last sample arrived, seconds on the same clock as
+                `time.monotonic()` (or the recorder's own `clock`); now, if None.
+
+        Raises:
+            InvalidFrame: Bytes that are no whole samples, a wrong rate or channel count, or `at`
+                more than an hour from now.
+            InvalidName: A track name that is not allowed, or one too many.
+        """
+        data = pcm if type(pcm) is bytes else memoryview(pcm).cast("B")
+        if (sample_rate, num_channels) not in self._formats:
+            self._check_format(sample_rate, num_channels)
+        length = len(data)
+        if length % (2 * num_channels):
+            raise InvalidFrame(
+                f"a frame of {length} bytes is no whole number of samples: 16-bit PCM of "
+                f"{num_channels} channel(s) has a multiple of {2 * num_channels} bytes"
+            )
+        if track not in self._tracks:
+            self._check_track(track)
+        now = self._clock.monotonic()
+        if at is not None and not abs(at - now) <= MAX_AHEAD_SECONDS:
+            raise InvalidFrame(
+                f"at={at!r} is not within an hour of now ({now:.3f}): it must be seconds on the "
+                "same clock as time.monotonic()"
+            )
+        with self._lock:
+            if self._ended or self._paused:
+                self.ignored += 1
+                return
+            written = max(self._last_ns, int((now - self.zero) * NS))
+            self._last_ns = written
+            at_ns = written if at is None else int((at - self.zero) * NS)
+            if not length:
+                return
+            try:
+                index = self._tracks.get(track)
+                if index is None:
+                    index = self._declare(Track(track), written)
+                if self._lost:
+                    self._tell_lost(track)
+                if length <= MAX_PAYLOAD:
+                    self._journal.append(
+                        Kind.AUDIO, index, at_ns, written, data, sample_rate, num_channels
+                    )
+                else:
+                    self._write_long(index, at_ns, written, data, sample_rate, num_channels)
+                self.frames += 1
+            except SpoolFull as error:
+                frame_ns = length // (2 * num_channels) * NS // sample_rate
+                self._refuse(track, at_ns - frame_ns, written, error)
+
+    def _write_long(
+        self, index: int, at_ns: int, written: int, data: Any, rate: int, channels: int
+    ) -> None:
+        """Write a frame larger than a record in pieces; each arrived when its last sample did."""
+        width = 2 * channels
+        step = MAX_PAYLOAD - MAX_PAYLOAD % width
+        for start in range(0, len(data), step):
+            piece = data[start : start + step]
+            behind = (len(data) - start - len(piece)) // width
+            piece_at = at_ns - behind * NS // rate
+            self._journal.append(Kind.AUDIO, index, piece_at, written, piece, rate, channels)
+
+    def _refuse(self, track: str, start_ns: int, written: int, error: SpoolFull) -> None:
+        self.refused += 1
+        lost = self._lost.get(track)
+        if lost is None:
+            self._lost[track] = lost = _Lost(start_ns, str(error))
+            self._log.error("audio of track {} is being lost: {}", track, error)
+            self._report(events.CaptureFailed(track, error))
+        lost.frames += 1
+        lost.until = written
+
+    def _tell_lost(self, track: str) -> None:
+        lost = self._lost.get(track)
+        if lost is not None:
+            body = json.dumps(lost.payload(track)).encode()
+            self._journal.append(Kind.LOST, NO_TRACK, lost.start, lost.until, body)
+            del self._lost[track]
+
+    # -- marks ---------------------------------------------------------------------------------
+
+    def pause(self) -> None:
+        """Record silence from now on; frames that come are not even written to the spool."""
+        if self._mark(Kind.PAUSE, unless=self._paused):
+            self._paused = True
+
+    def resume(self) -> None:
+        """Record again."""
+        if self._mark(Kind.RESUME, unless=not self._paused):
+            self._paused = False
+
+    def interrupt(self, track: str = "bot", at: float | None = None) -> None:
+        """Erase what lies after `at` (now, if None) on a track: sent ahead, and never heard."""
+        self._mark(Kind.CLEAR, track, at)
+
+    def start_turn(self, track: str, at: float | None = None) -> None:
+        """Mark that a speaker's turn begins at `at` (now, if None)."""
+        self._mark(Kind.TURN_START, track, at)
+
+    def end_turn(self, track: str, at: float | None = None, *, interrupted: bool = False) -> None:
+        """Mark that the speaker's open turn ends; without one, nothing happens."""
+        self._mark(Kind.TURN_END, track, at, {"interrupted": interrupted})
+
+    def _mark(
+        self,
+        kind: Kind,
+        track: str | None = None,
+        at: float | None = None,
+        payload: dict[str, Any] | None = None,
+        *,
+        unless: bool = False,
+    ) -> bool:
+        if track is not None and track not in self._tracks:
+            self._check_track(track)
+        with self._lock:
+            if self._ended or unless:
+                return False
+            written = self._written_now()
+            at_ns = written if at is None else int((at - self.zero) * NS)
+            try:
+                index = NO_TRACK
+                if track is not None:
+                    found = self._tracks.get(track)
+                    index = self._declare(Track(track), written) if found is None else found
+                body = b"" if payload is None else json.dumps(payload).encode()
+                self._journal.append(kind, index, at_ns, written, body)
+            except SpoolFull as error:
+                self._log.error("{} could not be noted in the spool: {}", kind.name, error)
+        return True
+
+    # -- the end -------------------------------------------------------------------------------
+
+    @property
+    def ended(self) -> bool:
+        """Whether `end` or `stop` was called."""
+        return self._ended
+
+    @property
+    def result(self) -> RecordingResult | None:
+        """How the recording came out; None until it has stopped.
+
+        A result that was `pending` when `stop` returned is replaced here once it is completed.
+        """
+        return self._backstage.result() if self._ended else None
+
+    def end(self, *, discard_unheard: bool = False) -> None:
+        """Accept nothing more, and have the recording finished in the background. Idempotent.
+
+        Args:
+            discard_unheard: Cut off at now what was sent ahead and not heard yet, as on a
+                hang-up. Otherwise the recording goes on to the end of the longest track.
+        """
+        with self._lock:
+            if self._ended:
+                return
+            self._ended = True
+            written = self._written_now()
+            rest: list[tuple[Record, object]] = []
+            marks: list[tuple[Kind, int, int, dict[str, Any]]] = [
+                (Kind.LOST, lost.start, lost.until, lost.payload(track))
+                for track, lost in self._lost.items()
+            ]
+            stop = {"discard_unheard": discard_unheard}
+            marks.append((Kind.STOP, written, written, stop))
+            for kind, at_ns, written_ns, payload in marks:
+                try:
+                    body = json.dumps(payload).encode()
+                    self._journal.append(kind, NO_TRACK, at_ns, written_ns, body)
+                except SpoolFull:
+                    record = Record(kind, NO_TRACK, at_ns, written_ns, 0, 0, 0, 0, 0)
+                    rest.append((record, payload))
+            self._journal.close()
+        self._backstage.end(rest)
+
+    async def stop(
+        self, *, discard_unheard: bool = False, timeout: float | None = None
+    ) -> RecordingResult:
+        """End the recording and wait until it is durable in the store. Idempotent.
+
+        Args:
+            discard_unheard: See `end`.
+            timeout: Seconds to wait; the settings' `drain_seconds` if None. After that the result
+                is `pending`: the upload goes on while the recorder is open, and what is left
+                then stays in the spool.
+
+        Returns:
+            The result. It never raises for what storage does.
+        """
+        self.end(discard_unheard=discard_unheard)
+        return await self._backstage.finish(timeout)
+
+    async def flush(self) -> None:
+        """Seal every chunk that is due by now and wait until it is delivered, or has failed."""
+        await self._backstage.flush()
+
+    async def read(self, start: int, end: int) -> Planes:
+        """Return samples [start, end) of all tracks at the recording's rate.
+
+        What is not settled yet (younger than the hold-back) is placed by what is known now. The
+        oldest samples come from the store where the spool has given them up; see `hold`.
+        """
+        return await self._backstage.read(start, end)
+
+    def hold(self, holder: object, position: int) -> None:
+        """Keep the samples from `position` on in the spool until `release(holder)`."""
+        self._backstage.hold(holder, position)
+
+    def release(self, holder: object) -> None:
+        """Give up what `hold` kept."""
+        self._backstage.release(holder)
+
+    def position(self) -> int:
+        """Return the recording's length so far, in samples."""
+        return int((self._clock.monotonic() - self.zero) * self.sample_rate)
+
+    async def __aenter__(self) -> Self:
+        """Return itself; it is recording already."""
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Stop; whatever ended the block, what was recorded is kept."""
+        await self.stop()
+
+    # -- for the engine --------------------------------------------------------------------------
+
+    def now_ns(self) -> int:
+        """Return now, ns after the start; all written before it can be read."""
+        with self._lock:
+            return self._written_now()
+
+    def prepare(self) -> None:
+        """Allocate the next journal segment ahead of need; failing is for `write` to report."""
+        with contextlib.suppress(SpoolFull):
+            self._journal.prepare()
+
+    @property
+    def needs_preparing(self) -> bool:
+        """Whether `prepare` has something to do."""
+        return self._journal.needs_spare
+
+    # --------------------------------------------------------------------------------------------
+
+    def _written_now(self) -> int:
+        self._last_ns = max(self._last_ns, int((self._clock.monotonic() - self.zero) * NS))
+        return self._last_ns
+
+    def _declare(self, track: Track, written: int) -> int:
+        index = len(self._tracks)
+        body = json.dumps({"name": track.name, "source": track.source}).encode()
+        self._journal.append(Kind.TRACK, index, written, written, body)
+        self._tracks[track.name] = index
+        return index
+
+    def _check_track(self, name: str) -> None:
+        check_track(name)
+        if len(self._tracks) >= MAX_TRACKS:
+            raise InvalidName("track", name, f"is one too many: at most {MAX_TRACKS}")
+
+    def _check_format(self, sample_rate: int, num_channels: int) -> None:
+        if type(sample_rate) is not int or not MIN_RATE <= sample_rate <= MAX_RATE:
+            raise InvalidFrame(
+                f"sample_rate={sample_rate!r}: must be a whole number of hertz from {MIN_RATE} "
+                f"to {MAX_RATE}"
+            )
+        if type(num_channels) is not int or not 1 <= num_channels <= MAX_CHANNELS:
+            raise InvalidFrame(f"num_channels={num_channels!r}: must be 1 to {MAX_CHANNELS}")
+        self._formats.add((sample_rate, num_channels))
+
+
+@dataclass(slots=True)
+class _Lost:
+    """Frames refused in a row, on one track."""
+
+    start: int
+    reason: str
+    until: int = 0
+    frames: int = 0
+
+    def payload(self, track: str) -> dict[str, Any]:
+        return {"track": track, "frames": self.frames, "reason": self.reason}

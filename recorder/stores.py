@@ -1,0 +1,28 @@
+"""Opens the store that the settings name."""
+
+from __future__ import annotations
+
+from recorder.settings import Settings
+from uploader.local import LocalStore
+from uploader.s3 import S3Store
+from uploader.store import Store
+
+
+def make_store(settings: Settings) -> Store:
+    """Return the store the settings name, not yet opened."""
+    location = settings.location
+    if location.path is not None:
+        return LocalStore(location.path / location.prefix if location.prefix else location.path)
+    key, secret = settings.aws_access_key_id, settings.aws_secret_access_key
+    token = settings.aws_session_token
+    return S3Store(
+        location.bucket,
+        location.prefix,
+        region=settings.aws_region,
+        endpoint_url=settings.aws_endpoint_url_s3,
+        profile=settings.aws_profile,
+        kms_key_id=settings.kms_key_id,
+        access_key=key.get_secret_value() if key else None,
+        secret_key=secret.get_secret_value() if secret else None,
+        session_token=token.get_secret_value() if token else None,
+    )

@@ -1,0 +1,83 @@
+"""The `turns` output: a clip per speaking turn, made as soon as the turn is sealed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from recorder.deliverable import Deliverable
+from recorder.outputs import OutputSpec, turn_output
+from recorder.plan import Plan
+from recorder.timeline import Timeline, Turn
+
+
+class TurnClips:
+    """Which turns are clipped, and how far their clips are.
+
+    Args:
+        plan: Of the recording.
+        timeline: Whose turns.
+        make: Returns a new deliverable.
+    """
+
+    def __init__(
+        self, plan: Plan, timeline: Timeline, make: Callable[[OutputSpec], Deliverable]
+    ) -> None:
+        self._plan = plan
+        self._timeline = timeline
+        self._make = make
+        self._clips: dict[int, tuple[Deliverable, int]] = {}
+
+    @property
+    def clips(self) -> list[Deliverable]:
+        """Clips of the turns that are sealed, by number."""
+        return [clip for clip, _ in self._clips.values()]
+
+    async def deliver(self, sealed_samples: int) -> None:
+        """Put the clips of all turns that end before `sealed_samples`; results tell how it went."""
+        for turn in list(self._timeline.turns):
+            if turn.end is None or turn.end > sealed_samples:
+                continue
+            if turn.number not in self._clips:
+                first = self.first_sample(turn)
+                track = self._timeline.tracks[turn.track].name
+                spec = turn_output(turn.number, track, first, self._plan.container)
+                self._clips[turn.number] = self._make(spec), turn.end - first
+        for clip, samples in self._clips.values():
+            if not clip.completed:
+                await clip.finish(samples)
+
+    def first_sample(self, turn: Turn) -> int:
+        """Return where a turn's clip begins: before it by the pre-roll, not into the one before."""
+        before = [
+            other.end
+            for other in self._timeline.turns[: turn.number - 1]
+            if other.track == turn.track and other.end is not None
+        ]
+        pre_roll = int(self._plan.pre_roll_seconds * self._plan.sample_rate)
+        return min(turn.start, max([0, turn.start - pre_roll, *before]))
+
+    def needed_from(self, otherwise: int) -> int:
+        """Return the first sample that clips still need, or `otherwise`."""
+        open_turns = [
+            self.first_sample(turn)
+            for turn in self._timeline.turns
+            if turn.number not in self._clips or not self._clips[turn.number][0].completed
+        ]
+        # The next turn's pre-roll reaches back behind what is sealed.
+        pre_roll = int(self._plan.pre_roll_seconds * self._plan.sample_rate)
+        return min([max(0, otherwise - pre_roll), *open_turns])
+
+    def to_list(self) -> list[dict[str, Any]]:
+        """Return all turns as the manifest lists them."""
+        return [
+            {
+                "number": turn.number,
+                "track": self._timeline.tracks[turn.track].name,
+                "start": turn.start,
+                "end": turn.end,
+                "interrupted": turn.interrupted,
+                "key": self._clips[turn.number][0].key if turn.number in self._clips else None,
+            }
+            for turn in list(self._timeline.turns)
+        ]
