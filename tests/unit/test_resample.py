@@ -231,7 +231,10 @@ def test_a_cached_block_cannot_be_changed_by_who_got_it():
 def test_needed_input_is_what_render_reads(rate_in, rate_out, n_in):
     samples = speech_like(rate_in, 4)[:n_in]
     length = BlockResampler(rate_in, rate_out).out_length(n_in)
-    for start, end in [(0, length), (length // 3, length // 2), (length, length), (0, 0)]:
+    block = BlockResampler(rate_in, rate_out).block_out
+    ranges = [(0, length), (length // 3, length // 2), (length, length), (0, 0)]
+    ranges += [(block, 2 * block), (block - 1, block + 1)] if length > 2 * block else []
+    for start, end in ranges:
         resampler = BlockResampler(rate_in, rate_out)
         source = Source(samples)
         resampler.render(start, end, source, n_in, True)
