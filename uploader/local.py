@@ -45,16 +45,19 @@ class LocalStore(Store):
 
     Args:
         root: The folder.
+        prefix: What all keys begin with, with or without a `/` at its end; folders are made for
+            it as they are for keys.
     """
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, prefix: str = "") -> None:
         self.root = root.absolute()
-        self._disk = Disk(self.root)
+        self.prefix = f"{prefix.strip('/')}/" if prefix.strip("/") else ""
+        self._disk = Disk(self.root, self.prefix)
         self._uploads = Uploads(self._disk)
 
     def url(self, key: str) -> str:
         """Return the file's URL, `file:///...`."""
-        return (self.root / key).as_uri()
+        return (self.root / (self.prefix + key)).as_uri()
 
     async def __aenter__(self) -> Self:
         """Make the root folder if its parent exists, and clear what killed processes left."""
@@ -81,7 +84,7 @@ class LocalStore(Store):
     ) -> ObjectInfo:
         """See `Store.put`."""
         attributes = attributes or ObjectAttributes()
-        limits.check_key("put", key)
+        limits.check_key("put", key, prefix=self.prefix)
         limits.check_put("put", key, body, if_absent=if_absent, if_match=if_match)
         limits.check_attributes("put", key, attributes)
 
@@ -95,7 +98,7 @@ class LocalStore(Store):
 
     async def get(self, key: str, *, start: int = 0, end: int | None = None) -> bytes:
         """See `Store.get`."""
-        limits.check_key("get", key)
+        limits.check_key("get", key, prefix=self.prefix)
         limits.check_range("get", key, start, end)
 
         def read() -> bytes:
@@ -109,7 +112,7 @@ class LocalStore(Store):
 
     async def read(self, key: str) -> tuple[bytes, ObjectInfo]:
         """See `Store.read`."""
-        limits.check_key("read", key)
+        limits.check_key("read", key, prefix=self.prefix)
 
         def look() -> tuple[bytes, ObjectInfo]:
             with self._disk.opened("read", key) as (fd, version):
@@ -119,7 +122,7 @@ class LocalStore(Store):
 
     async def head(self, key: str) -> ObjectInfo:
         """See `Store.head`."""
-        limits.check_key("head", key)
+        limits.check_key("head", key, prefix=self.prefix)
         return await self._run("head", key, lambda: self._disk.head("head", key))
 
     async def list_objects(self, prefix: str = "") -> AsyncIterator[ObjectInfo]:
@@ -138,13 +141,13 @@ class LocalStore(Store):
 
     async def delete(self, key: str) -> None:
         """See `Store.delete`."""
-        limits.check_key("delete", key)
+        limits.check_key("delete", key, prefix=self.prefix)
         await self._run("delete", key, lambda: self._disk.delete(key))
 
     async def create_multipart(self, key: str, attributes: ObjectAttributes | None = None) -> str:
         """See `Store.create_multipart`."""
         wanted = attributes or ObjectAttributes()
-        limits.check_key("create_multipart", key)
+        limits.check_key("create_multipart", key, prefix=self.prefix)
         limits.check_attributes("create_multipart", key, wanted)
         return await self._run("create_multipart", key, lambda: self._uploads.create(key, wanted))
 
@@ -152,7 +155,7 @@ class LocalStore(Store):
         self, key: str, upload_id: str, number: int, body: Body, *, checksum: int | None = None
     ) -> Part:
         """See `Store.upload_part`."""
-        limits.check_key("upload_part", key)
+        limits.check_key("upload_part", key, prefix=self.prefix)
         limits.check_part("upload_part", key, number, body)
 
         def write() -> Part:
@@ -163,7 +166,7 @@ class LocalStore(Store):
 
     async def list_parts(self, key: str, upload_id: str) -> list[Part]:
         """See `Store.list_parts`."""
-        limits.check_key("list_parts", key)
+        limits.check_key("list_parts", key, prefix=self.prefix)
         return await self._run("list_parts", key, lambda: self._uploads.parts(key, upload_id))
 
     async def list_uploads(self, prefix: str = "") -> AsyncIterator[UploadInfo]:
@@ -184,7 +187,7 @@ class LocalStore(Store):
         if_absent: bool = False,
     ) -> ObjectInfo:
         """See `Store.complete_multipart`."""
-        limits.check_key("complete_multipart", key)
+        limits.check_key("complete_multipart", key, prefix=self.prefix)
         limits.check_parts("complete_multipart", key, parts)
         return await self._run(
             "complete_multipart",
@@ -196,7 +199,7 @@ class LocalStore(Store):
 
     async def abort_multipart(self, key: str, upload_id: str) -> None:
         """See `Store.abort_multipart`."""
-        limits.check_key("abort_multipart", key)
+        limits.check_key("abort_multipart", key, prefix=self.prefix)
         await self._run("abort_multipart", key, lambda: self._uploads.abort(key, upload_id))
 
     async def _run(self, op: str, key: str, work: Callable[[], T]) -> T:

@@ -97,10 +97,12 @@ class Disk:
 
     Args:
         root: The folder.
+        prefix: What all keys begin with in it: empty, or ends in `/`.
     """
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, prefix: str = "") -> None:
         self.root = root
+        self.prefix = prefix
         self.private = root / PRIVATE
         self.uploads = self.private / "uploads"
         self._tmp = self.private / "tmp"
@@ -127,10 +129,10 @@ class Disk:
         Raises:
             InvalidRequest: The key is in the store's private folder.
         """
-        if PRIVATE in key.split("/"):
+        if PRIVATE in (self.prefix + key).split("/"):
             problem = f"{op} {key!r}: {PRIVATE!r} is the store's own folder"
             raise InvalidRequest(problem, op=op, key=key, code="InvalidKey")
-        return self.root / key
+        return self.root / (self.prefix + key)
 
     def prepare(self, op: str, key: str) -> None:
         """Make the private folders where they are missing, but never the root.
@@ -232,7 +234,7 @@ class Disk:
     # -- what is kept beside an object
 
     def _info_path(self, key: str) -> Path:
-        name = hashlib.sha256(key.encode()).hexdigest()
+        name = hashlib.sha256((self.prefix + key).encode()).hexdigest()
         return self._info / name[:2] / f"{name}.json"
 
     def _kept(self, key: str, status: os.stat_result) -> Version | None:
@@ -258,7 +260,7 @@ class Disk:
 
     def _keep(self, key: str, versions: list[Version], temporary: Path) -> None:
         raw = {
-            "key": key,
+            "key": self.prefix + key,
             "versions": [
                 {
                     "mtime_ns": version.mtime_ns,
@@ -427,7 +429,7 @@ class Disk:
         """Return a folder's `(name, is a folder)` as keys sort: a folder's name ends in `/`."""
         entries = []
         try:
-            with os.scandir(self.root / folder) as found:
+            with os.scandir(self.root / (self.prefix + folder)) as found:
                 for entry in found:
                     if entry.name == PRIVATE or not limits.is_text(entry.name):
                         continue

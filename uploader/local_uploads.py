@@ -51,7 +51,7 @@ class Uploads:
         folder = self._disk.temporary("create_multipart", key)
         folder.mkdir(mode=0o700)
         initiated = datetime.now(UTC).isoformat()
-        raw = {"key": key, "initiated": initiated, **to_json(attributes)}
+        raw = {"key": self._disk.prefix + key, "initiated": initiated, **to_json(attributes)}
         try:
             write_file(folder / "upload.json", json.dumps(raw).encode())
             fsync_folder(folder)
@@ -95,10 +95,11 @@ class Uploads:
         with suppress(FileNotFoundError):
             for folder in self._disk.uploads.iterdir():
                 raw = self._read(folder)
-                if raw is None or not str(raw["key"]).startswith(prefix):
+                if raw is None or not str(raw["key"]).startswith(self._disk.prefix + prefix):
                     continue
+                key = str(raw["key"]).removeprefix(self._disk.prefix)
                 initiated = datetime.fromisoformat(str(raw["initiated"]))
-                found.append(UploadInfo(str(raw["key"]), folder.name, initiated))
+                found.append(UploadInfo(key, folder.name, initiated))
         yield from sorted(found, key=lambda upload: (upload.key, upload.initiated))
 
     def complete(
@@ -152,7 +153,7 @@ class Uploads:
         # The id becomes a path: one that we did not make is not looked up.
         folder = self._disk.uploads / upload_id if _ID.fullmatch(upload_id) else None
         raw = None if folder is None else self._read(folder)
-        if folder is None or raw is None or raw["key"] != key:
+        if folder is None or raw is None or raw["key"] != self._disk.prefix + key:
             message = f"{op} {key!r}: there is no upload {upload_id[:64]!r}"
             raise NoSuchUpload(message, op=op, key=key, code="NoSuchUpload")
         return folder, raw

@@ -26,6 +26,7 @@ from uploader.errors import (
     StoreError,
     TransientError,
 )
+from uploader.s3_answers import confirmed, info_of, unquoted, whole_checksum, written_etag
 from uploader.s3_client import DEFAULT_REGION, connect, translated
 from uploader.store import (
     Body,
@@ -66,6 +67,7 @@ class S3Store(Store):
         read_timeout: Seconds to wait for the server's next bytes.
         access_key: Access key id, instead of the AWS configuration's.
         secret_key: Secret key to `access_key`.
+        session_token: Session token to them, if they are temporary.
     """
 
     def __init__(
@@ -84,6 +86,7 @@ class S3Store(Store):
         read_timeout: float = 60.0,
         access_key: str | None = None,
         secret_key: str | None = None,
+        session_token: str | None = None,
     ) -> None:
         self.bucket = bucket
         self.prefix = f"{prefix.strip('/')}/" if prefix.strip("/") else ""
@@ -96,6 +99,7 @@ class S3Store(Store):
             "profile": profile,
             "access_key": access_key,
             "secret_key": secret_key,
+            "session_token": session_token,
             "region": region,
             "endpoint_url": endpoint_url,
             "max_connections": max_connections,
@@ -161,8 +165,8 @@ class S3Store(Store):
         return ObjectInfo(
             key=key,
             size=len(body),
-            etag=_etag("put", key, answer),
-            checksum=_confirmed("put", key, sent, answer),
+            etag=written_etag("put", key, answer),
+            checksum=confirmed("put", key, sent, answer),
             content_type=attributes.content_type,
             metadata=dict(attributes.metadata),
         )
@@ -206,7 +210,7 @@ class S3Store(Store):
             # A HEAD is answered without a body, so without a code: ask for one byte to learn it.
             await self._get("head", key, "bytes=0-0")
             raise
-        return _info(key, answer)
+        return info_of(key, answer)
 
     async def list_objects(self, prefix: str = "") -> AsyncIterator[ObjectInfo]:
         """See `Store.list_objects`."""
@@ -265,8 +269,8 @@ class S3Store(Store):
             request["ChecksumCRC64NVME"] = crc.encode(sent)
         with self._translated("upload_part", key):
             answer = await self._client.upload_part(**request)
-        _confirmed("upload_part", key, sent, answer)
-        return Part(number, len(body), _etag("upload_part", key, answer), sent)
+        confirmed("upload_part", key, sent, answer)
+        return Part(number, len(body), written_etag("upload_part", key, answer), sent)
 
     async def list_parts(self, key: str, upload_id: str) -> list[Part]:
         """See `Store.list_parts`."""
@@ -283,7 +287,7 @@ class S3Store(Store):
                     if known is None or known["LastModified"] <= one["LastModified"]:
                         newest[one["PartNumber"]] = cast("Mapping[str, Any]", one)
         return [
-            Part(number, one["Size"], _unquoted(one["ETag"]), _whole_checksum(one))
+            Part(number, one["Size"], unquoted(one["ETag"]), whole_checksum(one))
             for number, one in sorted(newest.items())
         ]
 
@@ -336,8 +340,8 @@ class S3Store(Store):
         return ObjectInfo(
             key=key,
             size=sum(part.size for part in parts),
-            etag=_etag("complete_multipart", key, answer),
-            checksum=_confirmed("complete_multipart", key, sent, answer),
+            etag=written_etag("complete_multipart", key, answer),
+            checksum=confirmed("complete_multipart", key, sent, answer),
         )
 
     async def abort_multipart(self, key: str, upload_id: str) -> None:
@@ -408,7 +412,7 @@ class S3Store(Store):
             answer = await self._client.get_object(**request)
             async with answer["Body"] as stream:
                 data = await stream.read()
-        info = _info(key, answer)
+        info = info_of(key, answer)
         if not byte_range and info.checksum not in (None, crc.crc64nvme(data)):
             message = f"{op} {key!r}: other bytes arrived than are stored"
             raise ChecksumError(message, op=op, key=key, code="BadDigest")
@@ -433,7 +437,7 @@ class S3Store(Store):
         return ObjectInfo(
             key=one["Key"][len(self.prefix) :],
             size=one["Size"],
-            etag=_unquoted(one["ETag"]),
+            etag=unquoted(one["ETag"]),
             modified=one["LastModified"],
         )
 
@@ -460,45 +464,3 @@ class S3Store(Store):
 
 _FROM_A_BUCKET = frozenset({"PreconditionFailed", "NoSuchUpload", "BadDigest", "InvalidRange"})
 """Refusals that only a bucket that is there can give."""
-
-
-def _etag(op: str, key: str, answer: Mapping[str, Any]) -> str:
-    """Return the ETag of what was written."""
-    etag = answer.get("ETag", "")
-    if not etag:
-        message = f"{op} {key!r}: the answer has no ETag, so it is not from an S3 server"
-        raise TransientError(message, op=op, key=key, code="NoETag")
-    return _unquoted(etag)
-
-
-def _unquoted(etag: str) -> str:
-    return etag.removeprefix("W/").strip('"')
-
-
-def _whole_checksum(answer: Mapping[str, Any]) -> int | None:
-    """Return the CRC-64/NVME an answer carries, if it does and it is of the whole."""
-    try:
-        return crc.decode(answer.get("ChecksumCRC64NVME", ""))
-    except ValueError:
-        return None
-
-
-def _confirmed(op: str, key: str, sent: int | None, answer: Mapping[str, Any]) -> int | None:
-    """Return the checksum the server keeps, if any, after comparing it with the one sent."""
-    kept = _whole_checksum(answer)
-    if sent is not None and kept is not None and kept != sent:
-        message = f"{op} {key!r}: the server has the checksum {kept:016x}, not {sent:016x}"
-        raise ChecksumError(message, op=op, key=key, code="BadDigest")
-    return kept
-
-
-def _info(key: str, answer: Mapping[str, Any]) -> ObjectInfo:
-    return ObjectInfo(
-        key=key,
-        size=answer["ContentLength"],
-        etag=_unquoted(answer["ETag"]),
-        checksum=_whole_checksum(answer),
-        content_type=answer.get("ContentType", ""),
-        metadata={name.lower(): value for name, value in answer.get("Metadata", {}).items()},
-        modified=answer.get("LastModified"),
-    )

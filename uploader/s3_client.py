@@ -44,6 +44,7 @@ async def connect(
     profile: str | None,
     access_key: str | None,
     secret_key: str | None,
+    session_token: str | None,
     region: str | None,
     endpoint_url: str | None,
     max_connections: int,
@@ -69,6 +70,7 @@ async def connect(
     session = aioboto3.Session(
         aws_access_key_id=access_key,
         aws_secret_access_key=secret_key,
+        aws_session_token=session_token,
         region_name=region or (DEFAULT_REGION if endpoint_url else None),
         profile_name=profile,
     )
