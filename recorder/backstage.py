@@ -83,6 +83,11 @@ class SessionBackstage:
         """Whether anything is still to be done for the session."""
         return not self.delivery.ended.is_set()
 
+    def end_session(self) -> None:
+        """End the session if its user has not."""
+        if self._session is not None:
+            self._session.end()
+
     async def close(self, seconds: float) -> None:
         """Wait for the end, at most so long; then stop where it is: the spool keeps the rest."""
         try:
@@ -113,7 +118,7 @@ class SessionBackstage:
 
     async def _seal_rest(self, rest: list[tuple[Record, object]]) -> None:
         until = time.monotonic() + self._settings.retry_deadline_seconds
-        self._deadline.at = until
+        self._deadline.move(until)
         session = self._session
         try:
             while session is not None:
@@ -193,5 +198,3 @@ class SessionBackstage:
     def release(self, holder: object) -> None:
         """Let them go."""
         self._engine.wake(lambda: self.delivery.release(holder))
-
-

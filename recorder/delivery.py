@@ -175,9 +175,7 @@ class Delivery:
 
     # -- while recording -----------------------------------------------------------------------
 
-    def _step(
-        self, now_ns: int, final: bool, rest: Sequence[tuple[Record, object]]
-    ) -> list[Chunk]:
+    def _step(self, now_ns: int, final: bool, rest: Sequence[tuple[Record, object]]) -> list[Chunk]:
         return self._sealer.step(now_ns, final=final, rest=rest)
 
     def _preview(self, start: int, end: int) -> Planes:
@@ -286,8 +284,8 @@ class Delivery:
         if outcome in (State.COMPLETED, State.COMPLETED_WITH_GAPS):
             return self._result(outcome, None)
         failed = [output.error for output in self._all_outputs() if output.error is not None]
-        for error in failed:
-            self._report(error)
+        for reason in failed:
+            self._report(reason)
         return await self._kept(self._result(outcome, failed[0]))
 
     def _all_outputs(self) -> list[Deliverable]:
@@ -324,7 +322,9 @@ class Delivery:
             )
             failed = [result for result in results if isinstance(result, BaseException)]
             if failed:
-                self._log.warning("{} chunk objects could not be deleted: {}", len(failed), failed[0])
+                self._log.warning(
+                    "{} chunk objects could not be deleted: {}", len(failed), failed[0]
+                )
         while self.holds:
             self._released.clear()
             await self._released.wait()
@@ -346,16 +346,12 @@ class Delivery:
 
     def _gaps(self) -> list[Gap]:
         timeline = self._sealer.timeline
-        return [
-            Gap(lost.track, lost.start, lost.end, lost.reason) for lost in list(timeline.lost)
-        ]
+        return [Gap(lost.track, lost.start, lost.end, lost.reason) for lost in list(timeline.lost)]
 
     def _result(self, state: State, error: BotRecorderError | None) -> RecordingResult:
         samples = self._sealer.sealed_samples
         reason, hint = said(error)
-        outputs: tuple[OutputResult, ...] = tuple(
-            output.result() for output in self._all_outputs()
-        )
+        outputs: tuple[OutputResult, ...] = tuple(output.result() for output in self._all_outputs())
         durable = state in (State.COMPLETED, State.COMPLETED_WITH_GAPS)
         return RecordingResult(
             recording_id=self.plan.recording_id,
@@ -395,4 +391,3 @@ class Delivery:
             ],
             "conditional_writes": self._context.capabilities.conditional_writes,
         }
-

@@ -55,9 +55,7 @@ class OutputSpec:
 
 def mixed_outputs(names: Sequence[str], container: Container) -> list[OutputSpec]:
     """Return the outputs made of all tracks together; the first is `audio`."""
-    layouts_asked: list[Layout] = [
-        layout for layout in ("stereo", "mono") if layout in names
-    ]
+    layouts_asked: list[Layout] = [layout for layout in ("stereo", "mono") if layout in names]
     specs = []
     for index, layout in enumerate(layouts_asked):
         stem = "audio" if index == 0 else layout
@@ -130,4 +128,4 @@ class OutputSource:
 
     def _pcm(self, planes: Planes) -> memoryview:
         pcm = np.ascontiguousarray(self._spec.render(planes), dtype="<i2")
-        return memoryview(pcm).cast("B")
+        return pcm.data.cast("B")

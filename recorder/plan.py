@@ -28,6 +28,7 @@ class Plan:
         part_bytes: Part size of the outputs' uploads.
         pre_roll_seconds: Audio before a turn's start that its clip begins with.
         keep_chunks: Whether chunk objects stay after completion.
+        storage_class: Of the outputs; chunks and manifest, which live shortly, have the bucket's.
         metadata: The user's, validated.
         tags: The user's, validated.
         day: UTC day in its keys, `YYYY-MM-DD`.
@@ -44,6 +45,7 @@ class Plan:
     part_bytes: int
     pre_roll_seconds: float
     keep_chunks: bool
+    storage_class: str | None = None
     metadata: Mapping[str, str] = field(default_factory=dict)
     tags: Mapping[str, str] = field(default_factory=dict)
     day: str = ""
@@ -137,4 +139,3 @@ class Plan:
             "tags": dict(self.tags),
             "location": self.location,
         }
-

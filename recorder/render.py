@@ -91,7 +91,7 @@ class Renderer:
     def _gather(self, pieces: list[Piece], start: int, end: int) -> Samples:
         """Return input samples [start, end) of a run as mono."""
         gathered = np.empty(end - start, dtype=np.int16)
-        target = memoryview(gathered).cast("B")
+        target = gathered.data.cast("B")
         index = max(0, bisect_right(pieces, start, key=_first) - 1)
         filled = start
         while filled < end:

@@ -185,12 +185,12 @@ class Sealer:
         number = len(self.sealed) + 1
         self._quota.take(size)
         try:
-            self._write(self.chunk_path(number), header, memoryview(body).cast("B"))
+            self._write(self.chunk_path(number), header, body.data.cast("B"))
         except BaseException:
             self._quota.give(size)
             raise
         names = tuple(state.name for state in self.timeline.tracks)
-        checksum = crc64nvme(memoryview(body).cast("B"), crc64nvme(header))
+        checksum = crc64nvme(body.data.cast("B"), crc64nvme(header))
         return Chunk(number, start, samples, names, size, checksum)
 
     def _write(self, path: Path, header: bytes, body: memoryview) -> None:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import secrets
+import time
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import replace
-from datetime import UTC
+from datetime import UTC, timedelta
 from types import TracebackType
 from typing import Any, Self
 
@@ -38,6 +39,17 @@ TICK_SECONDS = 0.1
 TELL_AFTER_ATTEMPTS = 3
 """Failed attempts in a row at one request before the user is told; every one is logged."""
 
+ASSUMED = Capabilities(conditional_writes=True, checksums=True, deletes=True, head=True)
+"""What is taken for granted of a store that cannot be asked yet."""
+
+MISSING = {
+    "conditional_writes": "has no conditional writes: only the recording's id guards its objects",
+    "checksums": "tells no checksum of what it holds: objects are verified by size alone",
+    "deletes": "does not allow deletes: chunk objects stay beside the outputs",
+    "head": "does not allow looking at objects: what Complete answers is believed",
+}
+"""What it means for recordings when a store lacks a capability."""
+
 DEFAULT_TRACKS = (Track("user", "capture"), Track("bot", "playout"))
 OnEvent = Callable[[Event], None]
 
@@ -67,7 +79,7 @@ class Recorder:
         self.clock: Clock = clock or SystemClock()
         self.store: Store = make_store(self.settings)
         self.store_error: BotRecorderError | None = None
-        self.capabilities = Capabilities()
+        self.capabilities = ASSUMED
         self._require_store = require_store
         self._engine: Engine | None = None
         self._sessions: set[SessionBackstage] = set()
@@ -122,6 +134,8 @@ class Recorder:
         tags: Mapping[str, str] | None = None,
         tracks: Sequence[Track | str] = DEFAULT_TRACKS,
         outputs: Sequence[str] | None = None,
+        sample_rate: int | None = None,
+        began_at: float | None = None,
         on_event: OnEvent | None = None,
     ) -> Starting:
         """Start a recording: `async with recorder.start() as call`, or `call = await ...`.
@@ -132,11 +146,14 @@ class Recorder:
             tags: Object tags, beside the settings' own.
             tracks: The tracks there are from the beginning; others join with their first frame.
             outputs: Which outputs, instead of the settings'.
+            sample_rate: Hz, instead of the settings'.
+            began_at: The clock's time of sample 0, seconds, if it lies before now: for frames
+                that are handed over only once the recording has started. Now, if None.
             on_event: Called with each `recorder.events.Event`, on this event loop.
 
         Raises:
             InvalidName: A name, metadata or tag is not allowed.
-            SettingsError: An output is not known.
+            SettingsError: An output or a sample rate that is not allowed.
             RecordingExists: The id is in use in the spool.
             KeyTaken: The id is in use in the bucket.
             StoreError: The bucket refuses; not with `require_store=False`.
@@ -144,7 +161,9 @@ class Recorder:
         """
         settings = self.settings
         if outputs is not None:
-            settings = settings.model_copy(update={"outputs": Settings.check_outputs(outputs)})
+            settings = settings.replace(outputs=tuple(outputs))
+        if sample_rate is not None:
+            settings = settings.replace(sample_rate=sample_rate)
         now = self.clock.utc()
         name = new_recording_id(now) if recording_id is None else check_recording_id(recording_id)
         speakers = [track if isinstance(track, Track) else Track(track) for track in tracks]
@@ -164,7 +183,7 @@ class Recorder:
             started_at=now.astimezone(UTC),
             location=str(settings.location),
         )
-        return Starting(self, plan, speakers, on_event)
+        return Starting(self, plan, speakers, began_at, on_event)
 
     # -- on the engine ---------------------------------------------------------------------------
 
@@ -194,8 +213,9 @@ class Recorder:
                 settings.location,
                 error if isinstance(error, StoreError) else "no answer in time",
             )
-        for missing in self.capabilities.missing():
-            logger.warning("{}: {}", settings.location, missing)
+        for name, meaning in MISSING.items():
+            if not getattr(self.capabilities, name):
+                logger.warning("{} {}", settings.location, meaning)
         self._ticker = asyncio.ensure_future(self._tick())
 
     async def _tick(self) -> None:
@@ -233,11 +253,15 @@ class Recorder:
         return self._engine
 
     async def _begin(
-        self, plan: Plan, tracks: Sequence[Track], emit: Callable[[Event], None]
+        self,
+        plan: Plan,
+        tracks: Sequence[Track],
+        began_at: float | None,
+        emit: Callable[[Event], None],
     ) -> Session:
         settings, engine = self.settings, self.engine
         spool = await engine.in_thread(Spool, settings.spool_dir, plan.recording_id)
-        deadline = Deadline(asyncio.get_running_loop().time() + settings.start_timeout_seconds)
+        deadline = Deadline(time.monotonic() + settings.start_timeout_seconds)
         try:
             sealer = Sealer(
                 spool,
@@ -260,10 +284,13 @@ class Recorder:
                 plan, spool, sealer, context, engine, self._quota, self._owner, emit
             )
             await self._open_manifest(delivery, emit)
-            deadline.at = None
+            deadline.move(None)
             journal = await engine.in_thread(JournalWriter, spool.journal, self._quota)
             backstage = SessionBackstage(settings, engine, spool, sealer, delivery, deadline)
             zero, started_at = self.clock.monotonic(), self.clock.utc().astimezone(UTC)
+            if began_at is not None:
+                started_at -= timedelta(seconds=zero - began_at)
+                zero = began_at
             delivery.plan = replace(plan, started_at=started_at, started_monotonic=zero)
             spool.write_json("recording.json", delivery.plan.to_dict())
             session = Session(
@@ -308,11 +335,13 @@ class Starting:
         recorder: Recorder,
         plan: Plan,
         tracks: Sequence[Track],
+        began_at: float | None,
         on_event: OnEvent | None,
     ) -> None:
         self._recorder = recorder
         self._plan = plan
         self._tracks = tracks
+        self._began_at = began_at
         self._on_event = on_event
         self._session: Session | None = None
 
@@ -335,13 +364,11 @@ class Starting:
     async def _begin(self) -> Session:
         emit = _emitter(self._on_event, asyncio.get_running_loop())
         return await self._recorder.engine.run(
-            self._recorder._begin(self._plan, self._tracks, emit)
+            self._recorder._begin(self._plan, self._tracks, self._began_at, emit)
         )
 
 
-def _emitter(
-    on_event: OnEvent | None, loop: asyncio.AbstractEventLoop
-) -> Callable[[Event], None]:
+def _emitter(on_event: OnEvent | None, loop: asyncio.AbstractEventLoop) -> Callable[[Event], None]:
     """Return what hands events to the starter's loop; a loop that is gone gets none."""
 
     def emit(event: Event) -> None:

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from fractions import Fraction
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
 from pydantic import BeforeValidator, SecretStr, ValidationError
 from pydantic.fields import FieldInfo
@@ -21,7 +21,6 @@ from pydantic_settings import (
     BaseSettings,
     DotEnvSettingsSource,
     EnvSettingsSource,
-    NoDecode,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
 )
@@ -91,26 +90,49 @@ def _default_spool_dir() -> Path:
 
 #: Credentials belong together: a key of one source and a token of another fit nothing.
 _CREDENTIALS = frozenset(
-    {"AWS_PROFILE", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"}
+    {"aws_profile", "aws_access_key_id", "aws_secret_access_key", "aws_session_token"}
 )
 
 
-class _WholeCredentials(PydanticBaseSettingsSource):
-    """A source of settings whose AWS credentials count only if no source before it has any."""
+class _Variables(PydanticBaseSettingsSource):
+    """The variables of the process and of the `.env` file, as text, by field.
 
-    def __init__(self, source: PydanticBaseSettingsSource) -> None:
-        super().__init__(source.settings_cls)
-        self._source = source
+    Takes each field's variables in their order, and credentials from one source alone, be that
+    the arguments; pydantic's own sources do neither in all of their versions.
+    """
+
+    def __init__(
+        self, arguments: PydanticBaseSettingsSource, *places: PydanticBaseSettingsSource
+    ) -> None:
+        super().__init__(arguments.settings_cls)
+        self._arguments = arguments
+        self._places = [place for place in places if isinstance(place, EnvSettingsSource)]
 
     def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
-        """Return what the source has."""
-        return self._source.get_field_value(field, field_name)
+        """Return a field's text, its name, and that the text is not to be decoded."""
+        return self().get(field_name), field_name, False
 
     def __call__(self) -> dict[str, Any]:
-        values = self._source()
-        if any(self.current_state.get(name) is not None for name in _CREDENTIALS):
-            return {name: value for name, value in values.items() if name not in _CREDENTIALS}
-        return values
+        given = {name for name, value in self._arguments().items() if value is not None}
+        found: dict[str, Any] = {}
+        for place in self._places:
+            skipped = _CREDENTIALS if given & _CREDENTIALS else frozenset()
+            for name, text in _texts(self.settings_cls, place.env_vars):
+                if name not in given and name not in skipped:
+                    found[name] = text
+            given |= set(found)
+        return found
+
+
+def _texts(
+    settings_cls: type[BaseSettings], env_vars: Mapping[str, str | None]
+) -> Iterator[tuple[str, str]]:
+    """Yield fields and their texts; a variable that is empty is not in `env_vars`."""
+    for name, field in settings_cls.model_fields.items():
+        for variable in variables(name, field):
+            if (text := env_vars.get(variable.lower())) is not None:
+                yield name, text
+                break
 
 
 class Settings(BaseSettings):
@@ -126,7 +148,6 @@ class Settings(BaseSettings):
         env_ignore_empty=True,
         extra="ignore",
         frozen=True,
-        populate_by_name=True,
         hide_input_in_errors=True,
     )
 
@@ -152,7 +173,7 @@ class Settings(BaseSettings):
         ge=4_000,
         le=192_000,
     )
-    outputs: Annotated[tuple[OutputName, ...], NoDecode, BeforeValidator(values.outputs)] = setting(
+    outputs: Annotated[tuple[OutputName, ...], BeforeValidator(values.outputs)] = setting(
         "Which files are made of a recording", values.OUTPUTS_RULE, ("stereo",)
     )
     format: Annotated[str, BeforeValidator(partial(values.one_of, container_names()))] = setting(
@@ -183,12 +204,12 @@ class Settings(BaseSettings):
     keep_chunks: bool = setting(
         "Keep the chunks in the bucket after the outputs are complete", "true or false", False
     )
-    tags: Annotated[
-        dict[str, str], NoDecode, BeforeValidator(partial(values.pairs, check_tags))
-    ] = setting("Object tags of what is made", values.PAIRS_RULE, dict)
-    metadata: Annotated[
-        dict[str, str], NoDecode, BeforeValidator(partial(values.pairs, check_metadata))
-    ] = setting("User metadata of what is made", values.PAIRS_RULE, dict)
+    tags: Annotated[dict[str, str], BeforeValidator(partial(values.pairs, check_tags))] = setting(
+        "Object tags of what is made", values.PAIRS_RULE, dict
+    )
+    metadata: Annotated[dict[str, str], BeforeValidator(partial(values.pairs, check_metadata))] = (
+        setting("User metadata of what is made", values.PAIRS_RULE, dict)
+    )
     storage_class: Annotated[
         str | None, BeforeValidator(partial(values.one_of, STORAGE_CLASSES))
     ] = setting(
@@ -281,9 +302,8 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Take credentials from one source alone."""
-        env, dotenv = _WholeCredentials(env_settings), _WholeCredentials(dotenv_settings)
-        return init_settings, env, dotenv
+        """Read the variables as this project documents them."""
+        return init_settings, _Variables(init_settings, env_settings, dotenv_settings)
 
     @property
     def location(self) -> Location:

@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any, get_args
 
-from pydantic import AliasChoices, Field, SecretStr
+from pydantic import Field, SecretStr
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
@@ -45,9 +45,7 @@ def setting(
         constraints: Of pydantic's `Field`, e.g. `ge`.
     """
     constraints["default_factory" if callable(default) else "default"] = default
-    if variables:
-        constraints["validation_alias"] = AliasChoices(*variables)
-    extra: dict[str, Any] = {"allowed": allowed, "shows": shows}
+    extra: dict[str, Any] = {"allowed": allowed, "shows": shows, "variables": list(variables)}
     return Field(description=meaning, json_schema_extra=extra, **constraints)
 
 
@@ -65,9 +63,9 @@ def size(meaning: str, default: int, low: int, high: int, also: str = "") -> Any
 
 def variables(name: str, field: FieldInfo) -> tuple[str, ...]:
     """Return a field's environment variables, the one that wins first."""
-    if isinstance(field.validation_alias, AliasChoices):
-        return tuple(str(choice) for choice in field.validation_alias.choices)
-    return (PREFIX + name.upper(),)
+    extra = field.json_schema_extra
+    own = extra.get("variables") if isinstance(extra, dict) else None
+    return tuple(map(str, own)) if isinstance(own, list) and own else (PREFIX + name.upper(),)
 
 
 def _extra(field: FieldInfo, key: str) -> str | None:
@@ -102,12 +100,9 @@ class Report:
 
     def unknown_arguments(self) -> list[str]:
         """Return a line for each argument that is no setting (pydantic's own begin with `_`)."""
-        known = set(self._fields)
-        for name, field in self._fields.items():
-            known.update(variables(name, field))
         lines = []
         for name in self._arguments:
-            if name not in known and not name.startswith("_"):
+            if name not in self._fields and not name.startswith("_"):
                 close = difflib.get_close_matches(name, self._fields, n=1)
                 meant = f"; did you mean {close[0]}?" if close else ""
                 lines.append(f"{name}: there is no such setting{meant}")
@@ -117,7 +112,7 @@ class Report:
         """Return a line for each setting that pydantic found wrong."""
         found: dict[str, str] = {}
         for error in errors:
-            name = self._field(str(error["loc"][0]))
+            name = str(error["loc"][0])
             if name in found:  # one of several items of one value
                 continue
             cause = error.get("ctx", {}).get("error")
@@ -145,18 +140,11 @@ class Report:
         """Return what field `name` allows."""
         return _extra(self._fields[name], "allowed") or ""
 
-    def _field(self, location: str) -> str:
-        for name, field in self._fields.items():
-            if location == name or location in variables(name, field):
-                return name
-        raise KeyError(location)
-
     def _origin(self, name: str) -> tuple[str, object, str]:
         """Return the name under which a field's value was given, the value, and a remark."""
         names = variables(name, self._fields[name])
-        for argument in (name, *names):
-            if argument in self._arguments:
-                return argument, self._arguments[argument], ""
+        if name in self._arguments:
+            return name, self._arguments[name], ""
         for note, values in self._sources():
             for variable in names:
                 if values.get(variable.lower()) is not None:

@@ -1,12 +1,12 @@
 """One recording's private folder on the local disk: what survives the process until it is safe.
 
-    <spool>/<recording id>/            mode 0700
-        recording.json                 what is recorded and where it goes; enough to finish it
-        lock                           held (flock) by the process that owns the recording
-        journal/00000001.journal ...   accepted frames, see `recorder.journal`
-        chunks/000001.wav ...          sealed chunks, byte for byte the objects they become
-        checkpoint.json                what sealing knew after the last chunk
-        result.json                    how it ended, where it could not be finished
+<spool>/<recording id>/            mode 0700
+    recording.json                 what is recorded and where it goes; enough to finish it
+    lock                           held (flock) by the process that owns the recording
+    journal/00000001.journal ...   accepted frames, see `recorder.journal`
+    chunks/000001.wav ...          sealed chunks, byte for byte the objects they become
+    checkpoint.json                what sealing knew after the last chunk
+    result.json                    how it ended, where it could not be finished
 """
 
 from __future__ import annotations
@@ -56,7 +56,9 @@ class Spool:
             hint = "set RECORDER_SPOOL_DIR to a folder this process may write to"
             if error.errno in (errno.ENOSPC, errno.EDQUOT):
                 hint = "free disk space, or set RECORDER_SPOOL_DIR to a larger disk"
-            raise SpoolFull(f"cannot make spool {self.path}: {error.strerror}", hint=hint) from error
+            raise SpoolFull(
+                f"cannot make spool {self.path}: {error.strerror}", hint=hint
+            ) from error
         fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
     @property

@@ -277,9 +277,7 @@ class Timeline:
             run = Run(self._runs_begun, record.track, start, rate)
             state.run = run
             self.runs.append(run)
-        run.pieces.append(
-            Piece(run.count, count, record.channels, record.segment, record.offset)
-        )
+        run.pieces.append(Piece(run.count, count, record.channels, record.segment, record.offset))
         run.count += count
         state.cursor = run.start + self.output_length(run.count, rate)
 

@@ -16,10 +16,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 from uploader.errors import BotRecorderError, NoSuchObject, PreconditionFailed
-from uploader.store import ObjectAttributes
+from uploader.store import ObjectAttributes, ObjectInfo
 from uploader.upload import Context
 
 VERSION = 1
@@ -94,12 +95,7 @@ class ManifestFile:
             body = self._encode(content, self._revision)
             etag = self._etag if conditional else None
             try:
-                info = await context.call(
-                    "put_manifest",
-                    lambda body=body, etag=etag: context.store.put(
-                        self.key, body, ATTRIBUTES, if_match=etag
-                    ),
-                )
+                info = await context.call("put_manifest", partial(self._put, body, etag))
             except PreconditionFailed as error:
                 stored = await self._stored()
                 if stored is None or stored[0] != self._owner:
@@ -115,6 +111,9 @@ class ManifestFile:
             else:
                 self._etag = info.etag
                 return
+
+    async def _put(self, body: bytes, etag: str | None) -> ObjectInfo:
+        return await self._context.store.put(self.key, body, ATTRIBUTES, if_match=etag)
 
     def _encode(self, content: Mapping[str, Any], revision: int) -> bytes:
         document = {

@@ -174,9 +174,7 @@ class Upload:
 
     def _missing(self, total: int) -> list[PartRange]:
         return [
-            part
-            for part in tail_parts(total, self._part_bytes, 1)
-            if part.number not in self.parts
+            part for part in tail_parts(total, self._part_bytes, 1) if part.number not in self.parts
         ]
 
     async def _send(self, ranges: list[PartRange], total: int | None) -> None:
