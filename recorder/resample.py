@@ -17,7 +17,7 @@ from math import ceil, gcd
 
 import numpy as np
 import numpy.typing as npt
-import soxr  # type: ignore[import-untyped]  # it ships no types
+import soxr
 
 Samples = npt.NDArray[np.int16]
 

@@ -305,6 +305,15 @@ class Settings(BaseSettings):
         """Read the variables as this project documents them."""
         return init_settings, _Variables(init_settings, env_settings, dotenv_settings)
 
+    def replace(self, **changes: Any) -> Self:
+        """Return settings with other values for some, checked as a whole; reads no environment.
+
+        Raises:
+            SettingsError: A value is not allowed, by itself or beside the others.
+        """
+        kept = {name: getattr(self, name) for name in type(self).model_fields}
+        return type(self)(_env_file=None, **(kept | changes))
+
     @property
     def location(self) -> Location:
         """Where recordings are kept: bucket and prefix, taken apart."""

@@ -141,6 +141,29 @@ def test_settings_cannot_be_changed():
         settings.bucket = "other"
 
 
+def test_replace_changes_what_is_named_and_nothing_else(monkeypatch):
+    monkeypatch.setenv("RECORDER_BUCKET", "calls")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET)
+    settings = Settings(aws_access_key_id="AKIA1", aws_secret_access_key=SECRET, tags={"a": "b"})
+    monkeypatch.setenv("RECORDER_BUCKET", "other")
+    monkeypatch.setenv("RECORDER_KMS_KEY_ID", "later")
+    monkeypatch.setenv("RECORDER_FORMAT", "wrong")
+    Path(".env").write_text("RECORDER_PREFIX=later\n")
+    changed = settings.replace(outputs="mono", sample_rate=8000)
+    assert (changed.outputs, changed.sample_rate) == (("mono",), 8000)
+    assert changed.replace(outputs=("stereo",), sample_rate=24_000) == settings
+
+
+def test_replace_checks_as_a_whole():
+    settings = Settings(bucket="calls", chunk_seconds=0.1)
+    with pytest.raises(SettingsError, match="whole number of samples at 11025 Hz"):
+        settings.replace(sample_rate=11_025)
+    with pytest.raises(SettingsError, match="outputs='quad': 'quad' is no output"):
+        settings.replace(outputs="quad")
+    with pytest.raises(SettingsError, match="no such setting"):
+        settings.replace(output="mono")
+
+
 def test_all_that_is_wrong_is_said_at_once_with_name_value_and_rule(monkeypatch):
     monkeypatch.setenv("RECORDER_CHUNK_SECONDS", "abc")
     monkeypatch.setenv("RECORDER_PART_BYTES", "8MB")
