@@ -306,7 +306,7 @@ class Settings(BaseSettings):
         return init_settings, _Variables(init_settings, env_settings, dotenv_settings)
 
     def replace(self, **changes: Any) -> Self:
-        """Return settings with other values for some, checked as a whole; reads no environment.
+        """Return settings with other values for some, checked anew; no variable has a say.
 
         Raises:
             SettingsError: A value is not allowed, by itself or beside the others.
