@@ -101,10 +101,15 @@ class Plan:
                 "recorder-channels": str(spec.channels),
                 "recorder-first-sample": str(spec.first_sample),
             },
+            self.storage_class,
         )
 
     def _attributes(
-        self, file_name: str, media_type: str, metadata: Mapping[str, str]
+        self,
+        file_name: str,
+        media_type: str,
+        metadata: Mapping[str, str],
+        storage_class: str | None = None,
     ) -> ObjectAttributes:
         return ObjectAttributes(
             content_type=media_type,
@@ -118,6 +123,7 @@ class Plan:
                 **metadata,
             },
             tags=self.tags,
+            storage_class=storage_class,
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -135,6 +141,7 @@ class Plan:
             "part_bytes": self.part_bytes,
             "pre_roll_seconds": self.pre_roll_seconds,
             "keep_chunks": self.keep_chunks,
+            "storage_class": self.storage_class,
             "metadata": dict(self.metadata),
             "tags": dict(self.tags),
             "location": self.location,

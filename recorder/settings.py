@@ -228,7 +228,9 @@ class Settings(BaseSettings):
     hold_back_seconds: float = seconds(
         "How long after its end a chunk stays open for late audio", 2.0, 0.2, 30
     )
-    pre_roll_seconds: float = seconds("Audio kept from before a recording was started", 1.0, 0, 10)
+    pre_roll_seconds: float = seconds(
+        "Audio before the start of a user's turn that its clip begins with", 1.0, 0, 10
+    )
     start_timeout_seconds: float = seconds(
         "How long a start waits for the bucket before it goes on without", 5.0, 0.1, 300
     )

@@ -12,7 +12,7 @@ def make_store(settings: Settings) -> Store:
     """Return the store the settings name, not yet opened."""
     location = settings.location
     if location.path is not None:
-        return LocalStore(location.path / location.prefix if location.prefix else location.path)
+        return LocalStore(location.path, location.prefix)
     key, secret = settings.aws_access_key_id, settings.aws_secret_access_key
     token = settings.aws_session_token
     return S3Store(
@@ -20,7 +20,8 @@ def make_store(settings: Settings) -> Store:
         location.prefix,
         region=settings.aws_region,
         endpoint_url=settings.aws_endpoint_url_s3,
-        profile=settings.aws_profile,
+        # An explicit profile would win over credentials from the environment.
+        profile=None if key else settings.aws_profile,
         kms_key_id=settings.kms_key_id,
         access_key=key.get_secret_value() if key else None,
         secret_key=secret.get_secret_value() if secret else None,

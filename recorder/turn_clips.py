@@ -26,6 +26,7 @@ class TurnClips:
         self._plan = plan
         self._timeline = timeline
         self._make = make
+        self._pre_roll = int(plan.pre_roll_seconds * plan.sample_rate)
         self._clips: dict[int, tuple[Deliverable, int]] = {}
 
     @property
@@ -54,7 +55,9 @@ class TurnClips:
             for other in self._timeline.turns[: turn.number - 1]
             if other.track == turn.track and other.end is not None
         ]
-        pre_roll = int(self._plan.pre_roll_seconds * self._plan.sample_rate)
+        # Voice activity is noticed late on a microphone; a bot's playout is marked as it begins.
+        capture = self._timeline.tracks[turn.track].source == "capture"
+        pre_roll = self._pre_roll if capture else 0
         return min(turn.start, max([0, turn.start - pre_roll, *before]))
 
     def needed_from(self, otherwise: int) -> int:
@@ -65,8 +68,7 @@ class TurnClips:
             if turn.number not in self._clips or not self._clips[turn.number][0].completed
         ]
         # The next turn's pre-roll reaches back behind what is sealed.
-        pre_roll = int(self._plan.pre_roll_seconds * self._plan.sample_rate)
-        return min([max(0, otherwise - pre_roll), *open_turns])
+        return min([max(0, otherwise - self._pre_roll), *open_turns])
 
     def to_list(self) -> list[dict[str, Any]]:
         """Return all turns as the manifest lists them."""

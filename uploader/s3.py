@@ -58,7 +58,6 @@ class S3Store(Store):
         region: The bucket's region; from the AWS configuration if None.
         endpoint_url: A server other than AWS.
         profile: A profile of the AWS configuration.
-        storage_class: Storage class of new objects; the bucket's default if None.
         kms_key_id: Encrypt new objects with this KMS key; the bucket's default if None.
         checksums: Send CRC-64/NVME checksums. False is for servers that refuse them: then
             nothing but TCP and TLS protects the bytes on their way, and no info has a checksum.
@@ -78,7 +77,6 @@ class S3Store(Store):
         region: str | None = None,
         endpoint_url: str | None = None,
         profile: str | None = None,
-        storage_class: str | None = None,
         kms_key_id: str | None = None,
         checksums: bool = True,
         max_connections: int = 64,
@@ -92,7 +90,6 @@ class S3Store(Store):
         self.prefix = f"{prefix.strip('/')}/" if prefix.strip("/") else ""
         self.endpoint_url = endpoint_url
         self._region = region
-        self._storage_class = storage_class
         self._kms_key_id = kms_key_id
         self._checksums = checksums
         self._client_options: dict[str, Any] = {
@@ -394,8 +391,8 @@ class S3Store(Store):
             request["ContentDisposition"] = attributes.content_disposition
         if attributes.tags:
             request["Tagging"] = urlencode(attributes.tags)
-        if self._storage_class is not None:
-            request["StorageClass"] = cast("Any", self._storage_class)  # the server knows them
+        if attributes.storage_class is not None:
+            request["StorageClass"] = cast("Any", attributes.storage_class)  # the server knows them
         if self._kms_key_id is not None:
             request["ServerSideEncryption"] = "aws:kms"
             request["SSEKMSKeyId"] = self._kms_key_id

@@ -40,12 +40,15 @@ class ObjectAttributes:
         metadata: User metadata: ASCII names and values, 2 KB in all (S3 User Guide, "User-defined
             object metadata"). Names are lower case.
         tags: Object tags: at most 10.
+        storage_class: e.g. `STANDARD_IA`; the bucket's default if None. Ignored where there are
+            no storage classes.
     """
 
     content_type: str = "application/octet-stream"
     content_disposition: str | None = None
     metadata: Mapping[str, str] = field(default_factory=dict)
     tags: Mapping[str, str] = field(default_factory=dict)
+    storage_class: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
