@@ -57,6 +57,7 @@ class SessionBackstage:
         self._session: Session | None = None
         self._tasks: set[asyncio.Task[Any]] = set()
         self._busy = False
+        self._all_sealed = asyncio.Event()
         self._said = ""
         self._log = logger.bind(recording_id=delivery.plan.recording_id)
 
@@ -132,6 +133,7 @@ class SessionBackstage:
                         break
                     await asyncio.sleep(SEAL_AGAIN_SECONDS)
         finally:
+            self._all_sealed.set()
             self.delivery.stop()
 
     def _say(self, error: SpoolFull) -> None:
@@ -186,6 +188,14 @@ class SessionBackstage:
             await self.delivery.settled()
 
         await self._engine.run(seal_and_settle())
+
+    async def sealed(self) -> int:
+        """Wait until all is sealed; return the length in samples."""
+        await self._engine.run(self._wait_sealed())
+        return self._sealer.sealed_samples
+
+    async def _wait_sealed(self) -> None:
+        await self._all_sealed.wait()
 
     async def read(self, start: int, end: int) -> Planes:
         """Return samples."""

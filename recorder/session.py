@@ -67,6 +67,10 @@ class Backstage(Protocol):
     async def flush(self) -> None:
         """Seal what is due and wait for its delivery."""
 
+    async def sealed(self) -> int:
+        """Wait until all is sealed."""
+        ...
+
     async def read(self, start: int, end: int) -> Planes:
         """Return samples."""
         ...
@@ -338,6 +342,13 @@ class Session:
     async def flush(self) -> None:
         """Seal every chunk that is due by now and wait until it is delivered, or has failed."""
         await self._backstage.flush()
+
+    async def sealed(self) -> int:
+        """Wait, after `end`, until all is sealed; return the recording's length in samples.
+
+        From then on `read` returns what is final, while the upload may still be going on.
+        """
+        return await self._backstage.sealed()
 
     async def read(self, start: int, end: int) -> Planes:
         """Return samples [start, end) of all tracks at the recording's rate.
