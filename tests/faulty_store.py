@@ -1,0 +1,186 @@
+"""A store that fails on purpose: errors before or after the effect, hangs, refusals."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Sequence
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+from uploader.errors import StoreError, TransientError
+from uploader.store import (
+    Body,
+    Listing,
+    ObjectAttributes,
+    ObjectInfo,
+    Part,
+    Store,
+    UploadInfo,
+)
+
+T = TypeVar("T")
+
+Fault = Callable[[], BaseException]
+
+
+def reset(op: str) -> Fault:
+    """A connection that breaks."""
+    return lambda: TransientError("connection reset", op=op, code="ConnectionReset")
+
+
+def refusal(kind: type[StoreError], op: str) -> Fault:
+    """A permanent answer."""
+    return lambda: kind(f"{op} refused", op=op, code=kind.__name__, hint="ask for permission")
+
+
+class FaultyStore(Store):
+    """Passes everything on, but for what was asked to fail.
+
+    Attributes:
+        calls: How often each operation was called.
+        log: Operations in the order they took effect, with key and part number.
+        down: While true, every call fails as if the endpoint was away.
+        most_parts_at_once: Most requests in flight for one part number of one upload.
+    """
+
+    def __init__(self, inner: Store) -> None:
+        self.inner = inner
+        self.calls: Counter[str] = Counter()
+        self.log: list[tuple[str, str, int]] = []
+        self.down = False
+        self.most_parts_at_once = 0
+        self._before: dict[str, list[Fault]] = {}
+        self._after: dict[str, list[Fault]] = {}
+        self._always: dict[str, Fault] = {}
+        self._in_flight: Counter[tuple[str, int]] = Counter()
+
+    def fail(self, op: str, fault: Fault, times: int = 1) -> None:
+        """Fail the next calls of `op` before they have an effect."""
+        self._before.setdefault(op, []).extend([fault] * times)
+
+    def lose_answer(self, op: str, fault: Fault | None = None, times: int = 1) -> None:
+        """Let the next calls of `op` take effect, and fail all the same."""
+        self._after.setdefault(op, []).extend([fault or reset(op)] * times)
+
+    def refuse(self, op: str, fault: Fault | None) -> None:
+        """Fail every call of `op` from now on; None ends it."""
+        if fault is None:
+            self._always.pop(op, None)
+        else:
+            self._always[op] = fault
+
+    async def _do(self, op: str, key: str, number: int, call: Callable[[], Any]) -> Any:
+        self.calls[op] += 1
+        await asyncio.sleep(0)
+        if self.down:
+            raise reset(op)()
+        if op in self._always:
+            raise self._always[op]()
+        if self._before.get(op):
+            raise self._before[op].pop(0)()
+        result = await call()
+        self.log.append((op, key, number))
+        if self._after.get(op):
+            raise self._after[op].pop(0)()
+        return result
+
+    def url(self, key: str) -> str:
+        return self.inner.url(key)
+
+    async def __aenter__(self) -> Self:
+        await self.inner.__aenter__()
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.inner.__aexit__(exc_type, exc, traceback)
+
+    async def put(
+        self,
+        key: str,
+        body: Body,
+        attributes: ObjectAttributes | None = None,
+        *,
+        checksum: int | None = None,
+        if_absent: bool = False,
+        if_match: str | None = None,
+    ) -> ObjectInfo:
+        op = "put_manifest" if key.endswith("manifest.json") else "put"
+        return await self._do(
+            op,
+            key,
+            0,
+            lambda: self.inner.put(
+                key, body, attributes, checksum=checksum, if_absent=if_absent, if_match=if_match
+            ),
+        )
+
+    async def get(self, key: str, *, start: int = 0, end: int | None = None) -> bytes:
+        return await self._do("get", key, 0, lambda: self.inner.get(key, start=start, end=end))
+
+    async def read(self, key: str) -> tuple[bytes, ObjectInfo]:
+        return await self._do("read", key, 0, lambda: self.inner.read(key))
+
+    async def head(self, key: str) -> ObjectInfo:
+        return await self._do("head", key, 0, lambda: self.inner.head(key))
+
+    def list_objects(self, prefix: str = "") -> AsyncIterator[ObjectInfo]:
+        return self.inner.list_objects(prefix)
+
+    async def list_level(self, prefix: str = "") -> Listing:
+        return await self._do("list_level", prefix, 0, lambda: self.inner.list_level(prefix))
+
+    async def delete(self, key: str) -> None:
+        await self._do("delete", key, 0, lambda: self.inner.delete(key))
+
+    async def create_multipart(self, key: str, attributes: ObjectAttributes | None = None) -> str:
+        return await self._do(
+            "create_multipart", key, 0, lambda: self.inner.create_multipart(key, attributes)
+        )
+
+    async def upload_part(
+        self, key: str, upload_id: str, number: int, body: Body, *, checksum: int | None = None
+    ) -> Part:
+        self._in_flight[key, number] += 1
+        self.most_parts_at_once = max(self.most_parts_at_once, self._in_flight[key, number])
+        try:
+            return await self._do(
+                "upload_part",
+                key,
+                number,
+                lambda: self.inner.upload_part(key, upload_id, number, body, checksum=checksum),
+            )
+        finally:
+            self._in_flight[key, number] -= 1
+
+    async def list_parts(self, key: str, upload_id: str) -> list[Part]:
+        return await self._do("list_parts", key, 0, lambda: self.inner.list_parts(key, upload_id))
+
+    def list_uploads(self, prefix: str = "") -> AsyncIterator[UploadInfo]:
+        return self.inner.list_uploads(prefix)
+
+    async def complete_multipart(
+        self,
+        key: str,
+        upload_id: str,
+        parts: Sequence[Part],
+        *,
+        checksum: int | None = None,
+        if_absent: bool = False,
+    ) -> ObjectInfo:
+        return await self._do(
+            "complete_multipart",
+            key,
+            0,
+            lambda: self.inner.complete_multipart(
+                key, upload_id, parts, checksum=checksum, if_absent=if_absent
+            ),
+        )
+
+    async def abort_multipart(self, key: str, upload_id: str) -> None:
+        await self._do("abort_multipart", key, 0, lambda: self.inner.abort_multipart(key, upload_id))
