@@ -41,8 +41,12 @@ async def seaweed(
     tmp_path_factory: pytest.TempPathFactory, clean_environment: None
 ) -> AsyncIterator[EmbeddedS3]:
     """A SeaweedFS server, shared: use a prefix of your own, and do not stop it."""
-    async with EmbeddedS3(tmp_path_factory.mktemp("seaweed"), bucket=BUCKET) as server:
+    server = EmbeddedS3(tmp_path_factory.mktemp("seaweed"), bucket=BUCKET)
+    await server.start()
+    try:
         yield server
+    finally:
+        server.kill()  # quicker than to ask: its data is not needed any more
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")

@@ -26,7 +26,7 @@ from uploader.errors import (
     StoreError,
     TransientError,
 )
-from uploader.s3_answers import confirmed, info_of, unquoted, whole_checksum, written_etag
+from uploader.s3_answers import confirmed, info_of, newest_parts, unquoted, written_etag
 from uploader.s3_client import DEFAULT_REGION, connect, translated
 from uploader.store import (
     Body,
@@ -264,29 +264,27 @@ class S3Store(Store):
         sent = self._checksum(body, checksum)
         if sent is not None:
             request["ChecksumCRC64NVME"] = crc.encode(sent)
-        with self._translated("upload_part", key):
+        async with self._settled("upload_part", key, upload_id):
             answer = await self._client.upload_part(**request)
         confirmed("upload_part", key, sent, answer)
         return Part(number, len(body), written_etag("upload_part", key, answer), sent)
 
     async def list_parts(self, key: str, upload_id: str) -> list[Part]:
-        """See `Store.list_parts`."""
+        """See `Store.list_parts`.
+
+        SeaweedFS lists a part as often as it was sent, with times in whole seconds. Where that
+        does not tell which of two different bodies is the newer, the part is left out: whoever
+        goes on with the upload sends it again.
+        """
         limits.check_key("list_parts", key, prefix=self.prefix)
-        newest: dict[int, Mapping[str, Any]] = {}
+        listed: list[Mapping[str, Any]] = []
         with self._translated("list_parts", key):
             pages = self._client.get_paginator("list_parts").paginate(
                 Bucket=self.bucket, Key=self.prefix + key, UploadId=upload_id
             )
             async for page in pages:
-                # SeaweedFS lists a part as often as it was sent.
-                for one in page.get("Parts", ()):
-                    known = newest.get(one["PartNumber"])
-                    if known is None or known["LastModified"] <= one["LastModified"]:
-                        newest[one["PartNumber"]] = cast("Mapping[str, Any]", one)
-        return [
-            Part(number, one["Size"], unquoted(one["ETag"]), whole_checksum(one))
-            for number, one in sorted(newest.items())
-        ]
+                listed.extend(cast("Sequence[Mapping[str, Any]]", page.get("Parts", ())))
+        return newest_parts(listed)
 
     async def list_uploads(self, prefix: str = "") -> AsyncIterator[UploadInfo]:
         """See `Store.list_uploads`."""
@@ -332,7 +330,7 @@ class S3Store(Store):
             request["ChecksumType"] = "FULL_OBJECT"
         if if_absent:
             request["IfNoneMatch"] = "*"
-        with self._translated("complete_multipart", key):
+        async with self._settled("complete_multipart", key, upload_id):
             answer = await self._client.complete_multipart_upload(**request)
         return ObjectInfo(
             key=key,
@@ -438,6 +436,21 @@ class S3Store(Store):
             modified=one["LastModified"],
         )
 
+    @contextlib.asynccontextmanager
+    async def _settled(self, op: str, key: str, upload_id: str) -> AsyncIterator[None]:
+        """Translate errors, and tell an upload that is gone from a server that is ill.
+
+        Ceph's gateway, and moto, answer both by an internal error.
+        """
+        try:
+            with self._translated(op, key):
+                yield
+        except TransientError as error:
+            if error.code in _INTERNAL:
+                with contextlib.suppress(TransientError):
+                    await self.list_parts(key, upload_id)
+            raise
+
     @contextlib.contextmanager
     def _translated(self, op: str, key: str) -> Iterator[None]:
         """Turn the client's errors into the store's, and note what they tell of the bucket."""
@@ -459,5 +472,6 @@ class S3Store(Store):
         return self._region or (self._opened.meta.region_name if self._opened else "")
 
 
-_FROM_A_BUCKET = frozenset({"PreconditionFailed", "NoSuchUpload", "BadDigest", "InvalidRange"})
+_INTERNAL = frozenset({"500", "InternalError", "InternalFailure", "UnknownError"})
+_FROM_A_BUCKET = frozenset({"NoSuchUpload", "InvalidRange"})
 """Refusals that only a bucket that is there can give."""

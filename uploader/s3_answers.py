@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from uploader import checksum as crc
 from uploader.errors import ChecksumError, TransientError
-from uploader.store import ObjectInfo
+from uploader.store import ObjectInfo, Part
 
 
 def written_etag(op: str, key: str, answer: Mapping[str, Any]) -> str:
@@ -52,3 +52,19 @@ def info_of(key: str, answer: Mapping[str, Any]) -> ObjectInfo:
         metadata={name.lower(): value for name, value in answer.get("Metadata", {}).items()},
         modified=answer.get("LastModified"),
     )
+
+
+def newest_parts(listed: Iterable[Mapping[str, Any]]) -> list[Part]:
+    """Return each part once, by number: the newest, or none where that cannot be told."""
+    newest: dict[int, list[Mapping[str, Any]]] = {}
+    for one in listed:
+        known = newest.setdefault(one["PartNumber"], [])
+        if known and one["LastModified"] > known[0]["LastModified"]:
+            known.clear()
+        if not known or one["LastModified"] == known[0]["LastModified"]:
+            known.append(one)
+    return [
+        Part(number, found[0]["Size"], unquoted(found[0]["ETag"]), whole_checksum(found[0]))
+        for number, found in sorted(newest.items())
+        if len({one["ETag"] for one in found}) == 1
+    ]
