@@ -165,9 +165,9 @@ class SessionBackstage:
         """Return the result so far."""
         return self.delivery.unfinished()
 
-    async def finish(self, timeout: float | None) -> RecordingResult:
-        """Wait for the result; after `timeout` seconds it is `pending`."""
-        seconds = self._settings.drain_seconds if timeout is None else timeout
+    async def finish(self, wait_seconds: float | None) -> RecordingResult:
+        """Wait for the result; after `wait_seconds` it is `pending`."""
+        seconds = self._settings.drain_seconds if wait_seconds is None else wait_seconds
 
         async def wait() -> RecordingResult:
             try:

@@ -128,6 +128,15 @@ class JournalWriter:
         )
         self._offset = offset + size
 
+    def make_room(self, payload_bytes: int) -> None:
+        """See to it that an audio record of this size, and marks before it, can follow.
+
+        Raises:
+            SpoolFull: No room for another segment.
+        """
+        if self._offset + record_size(payload_bytes) + MARK_BYTES > AUDIO_LIMIT:
+            self._roll()
+
     def prepare(self) -> None:
         """Allocate the next segment ahead of need, off the frame path.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
@@ -45,13 +45,13 @@ class Plan:
     part_bytes: int
     pre_roll_seconds: float
     keep_chunks: bool
-    storage_class: str | None = None
-    metadata: Mapping[str, str] = field(default_factory=dict)
-    tags: Mapping[str, str] = field(default_factory=dict)
-    day: str = ""
-    started_at: datetime = datetime.fromtimestamp(0, UTC)
+    storage_class: str | None
+    metadata: Mapping[str, str]
+    tags: Mapping[str, str]
+    location: str
+    day: str
+    started_at: datetime
     started_monotonic: float = 0.0
-    location: str = ""
 
     @property
     def folder(self) -> str:

@@ -25,11 +25,12 @@ from recorder.quota import SpoolQuota
 from recorder.sealer import Sealer
 from recorder.session import Session, Track
 from recorder.settings import Settings
-from recorder.spool import Spool, spool_bytes
+from recorder.spool import RecordingExists, Spool, spool_bytes
 from recorder.stores import make_store
 from uploader.budget import ByteBudget
 from uploader.clock import Clock, SystemClock
 from uploader.errors import BotRecorderError, StoreError
+from uploader.manifest import KeyTaken
 from uploader.probe import Capabilities, probe
 from uploader.retry import AttemptFailed, Deadline, Retrier, RetryPolicy
 from uploader.store import Store
@@ -60,6 +61,7 @@ class Recorder:
     Args:
         settings: Read from the environment if None.
         clock: Where time comes from; the system's clocks if None.
+        store: Where recordings go, instead of the settings' bucket; opened and closed here.
         require_store: Whether a bucket that does not exist or may not be written to is an error
             here and at `start`. If not, it is logged and reported, and recording goes on into
             the spool.
@@ -73,11 +75,12 @@ class Recorder:
         settings: Settings | None = None,
         *,
         clock: Clock | None = None,
+        store: Store | None = None,
         require_store: bool = True,
     ) -> None:
         self.settings = settings or Settings()
         self.clock: Clock = clock or SystemClock()
-        self.store: Store = make_store(self.settings)
+        self.store = store or make_store(self.settings)
         self.store_error: BotRecorderError | None = None
         self.capabilities = ASSUMED
         self._require_store = require_store
@@ -154,8 +157,7 @@ class Recorder:
         Raises:
             InvalidName: A name, metadata or tag is not allowed.
             SettingsError: An output or a sample rate that is not allowed.
-            RecordingExists: The id is in use in the spool.
-            KeyTaken: The id is in use in the bucket.
+            RecordingExists: The id is in use in the spool or in the bucket.
             StoreError: The bucket refuses; not with `require_store=False`.
             SpoolFull: The spool cannot be written.
         """
@@ -313,6 +315,8 @@ class Recorder:
     async def _open_manifest(self, delivery: Delivery, emit: Callable[[Event], None]) -> None:
         try:
             await delivery.open()
+        except KeyTaken as error:
+            raise RecordingExists(str(error.args[0]), hint=error.hint) from error
         except StoreError as error:
             if not error.retryable and self._require_store:
                 raise

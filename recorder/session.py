@@ -60,7 +60,7 @@ class Backstage(Protocol):
         """Return the result so far."""
         ...
 
-    async def finish(self, timeout: float | None) -> RecordingResult:
+    async def finish(self, wait_seconds: float | None) -> RecordingResult:
         """Wait for the result."""
         ...
 
@@ -144,7 +144,9 @@ class Session:
 
         Args:
             track: Whose audio; a name not seen before adds a track.
-            pcm: Interleaved 16-bit little-endian samples. Empty is allowed and does nothing.
+            pcm: Interleaved 16-bit little-endian samples. Empty is allowed and does nothing. Of
+                a frame longer than half the hold-back (1 s, if not set otherwise), the beginning
+                lies where chunks may be sealed already: it is placed later, by the excess.
             sample_rate: Hz, 4000 to 384000. May change from frame to frame.
             num_channels: 1 to 32, mixed down to one. May change from frame to frame.
             at: When the frame's last sample arrived, seconds on the same clock as
@@ -186,7 +188,7 @@ class Session:
                 if index is None:
                     index = self._declare(Track(track), written)
                 if self._lost:
-                    self._tell_lost(track)
+                    self._tell_lost(track, min(length, MAX_PAYLOAD))
                 if length <= MAX_PAYLOAD:
                     self._journal.append(
                         Kind.AUDIO, index, at_ns, written, data, sample_rate, num_channels
@@ -220,9 +222,11 @@ class Session:
         lost.frames += 1
         lost.until = written
 
-    def _tell_lost(self, track: str) -> None:
+    def _tell_lost(self, track: str, length: int) -> None:
         lost = self._lost.get(track)
         if lost is not None:
+            # Marks fit where audio does not: the gap ends only when there is room for audio.
+            self._journal.make_room(length)
             body = json.dumps(lost.payload(track)).encode()
             self._journal.append(Kind.LOST, NO_TRACK, lost.start, lost.until, body)
             del self._lost[track]
@@ -323,13 +327,13 @@ class Session:
         self._backstage.end(rest)
 
     async def stop(
-        self, *, discard_unheard: bool = False, timeout: float | None = None
+        self, *, discard_unheard: bool = False, wait_seconds: float | None = None
     ) -> RecordingResult:
         """End the recording and wait until it is durable in the store. Idempotent.
 
         Args:
             discard_unheard: See `end`.
-            timeout: Seconds to wait; the settings' `drain_seconds` if None. After that the result
+            wait_seconds: How long to wait; the settings' `drain_seconds` if None. After that the result
                 is `pending`: the upload goes on while the recorder is open, and what is left
                 then stays in the spool.
 
@@ -337,7 +341,7 @@ class Session:
             The result. It never raises for what storage does.
         """
         self.end(discard_unheard=discard_unheard)
-        return await self._backstage.finish(timeout)
+        return await self._backstage.finish(wait_seconds)
 
     async def flush(self) -> None:
         """Seal every chunk that is due by now and wait until it is delivered, or has failed."""

@@ -250,9 +250,11 @@ class Timeline:
         elif kind is Kind.RESUME:
             self.pauses[-1][1] = self._point(record)
         elif kind is Kind.TURN_START:
-            self.turns.append(Turn(len(self.turns) + 1, record.track, self._point(record)))
+            start = max(0, self.position(record.at_ns))
+            self.turns.append(Turn(len(self.turns) + 1, record.track, start))
         elif kind is Kind.TURN_END:
-            self._end_turn(record.track, self._point(record), bool(payload["interrupted"]))
+            end = self.position(record.at_ns)
+            self._end_turn(record.track, end, bool(payload["interrupted"]))
         elif kind is Kind.LOST:
             start = self.position(record.at_ns)
             end = max(start, self.position(record.written_ns))
@@ -311,7 +313,7 @@ class Timeline:
         return lag
 
     def _point(self, record: Record) -> int:
-        """Return the position of a mark; never where samples may have been sealed already."""
+        """Return where a mark changes samples; never where they may have been sealed already."""
         earliest = self.position(record.written_ns) - self.reach
         return max(0, earliest, self.position(record.at_ns))
 

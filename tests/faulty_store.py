@@ -183,4 +183,6 @@ class FaultyStore(Store):
         )
 
     async def abort_multipart(self, key: str, upload_id: str) -> None:
-        await self._do("abort_multipart", key, 0, lambda: self.inner.abort_multipart(key, upload_id))
+        await self._do(
+            "abort_multipart", key, 0, lambda: self.inner.abort_multipart(key, upload_id)
+        )

@@ -296,7 +296,7 @@ class Upload:
         return info
 
     async def _forget_lost_parts(self, error: BotRecorderError) -> None:
-        """After the store lost parts, or all of the upload: keep what it still has, resend the rest."""
+        """Keep the parts the store still has; the others are sent again."""
         held: dict[int, str] = {}
         upload_id = self.upload_id
         if upload_id is not None and not isinstance(error, NoSuchUpload | Conflict):

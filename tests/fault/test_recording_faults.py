@@ -1,0 +1,334 @@
+"""Recordings while the store is away, refuses, or the disk is full: nothing is lost or claimed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from faulty_store import FaultyStore, refusal, reset
+
+from recorder import Recorder, Session, Settings, State, VirtualClock
+from recorder.events import CaptureFailed, Event, RecordingEnded, UploadFailed
+from recorder.spool import RecordingExists
+from uploader.errors import AccessDenied, NoSuchBucket, Unsupported
+from uploader.local import LocalStore
+
+RATE = 24000
+FRAME = RATE // 50
+VOICE = np.random.default_rng(11).integers(-9000, 9000, 60 * RATE, dtype=np.int16)
+Make = Callable[..., Settings]
+
+
+@pytest.fixture
+def make(tmp_path: Path) -> Make:
+    def settings(**changes: Any) -> Settings:
+        values: dict[str, Any] = {
+            "bucket": (tmp_path / "bucket").as_uri(),
+            "spool_dir": tmp_path / "spool",
+            "chunk_seconds": 1.0,
+            "retry_base_seconds": 0.01,
+            "retry_max_wait_seconds": 0.1,
+            "start_timeout_seconds": 0.3,
+            **changes,
+        }
+        return Settings(**values)
+
+    return settings
+
+
+@pytest.fixture
+async def store(tmp_path: Path) -> AsyncIterator[FaultyStore]:
+    """Opened and closed by the recorder."""
+    yield FaultyStore(LocalStore(tmp_path / "bucket"))
+
+
+def speak(call: Session, clock: VirtualClock, start: float, end: float) -> None:
+    for index in range(round(start * 50), round(end * 50)):
+        clock.advance_to(call.zero + (index + 1) / 50)
+        call.write("user", VOICE[index * FRAME : (index + 1) * FRAME].tobytes(), RATE)
+
+
+def recorded(folder: Path) -> np.ndarray[Any, np.dtype[np.int16]]:
+    [path] = folder.glob("bucket/dt=*/*/audio.wav")
+    raw = np.frombuffer(path.read_bytes()[80:], dtype="<i2")
+    return raw.reshape(-1, 2)[:, 0]
+
+
+async def test_an_endpoint_that_is_down_at_the_start_gets_it_all_when_it_is_back(
+    make: Make, store: FaultyStore, tmp_path: Path
+) -> None:
+    clock, seen = VirtualClock(), list[Event]()
+    store.down = True
+    async with Recorder(make(), clock=clock, store=store) as recorder:
+        call = await recorder.start("call", on_event=seen.append)
+        speak(call, clock, 0, 5)
+        assert call.frames == 250
+        store.down = False
+        result = await call.stop()
+    assert result.state is State.COMPLETED
+    np.testing.assert_array_equal(recorded(tmp_path), VOICE[: 5 * RATE])
+    assert any(isinstance(event, UploadFailed) for event in seen)
+
+
+async def test_an_outage_in_mid_call_costs_nothing(
+    make: Make, store: FaultyStore, tmp_path: Path
+) -> None:
+    clock = VirtualClock()
+    async with Recorder(make(), clock=clock, store=store) as recorder:
+        call = await recorder.start("call")
+        speak(call, clock, 0, 4)
+        await call.flush()
+        store.down = True
+        speak(call, clock, 4, 20)
+        store.down = False
+        speak(call, clock, 20, 24)
+        result = await call.stop()
+    assert result.state is State.COMPLETED
+    np.testing.assert_array_equal(recorded(tmp_path), VOICE[: 24 * RATE])
+    puts = [key for op, key, _ in store.log if op == "put" and "/chunks/" in key]
+    assert puts == sorted(puts), "chunks did not go oldest first"
+
+
+async def test_a_store_that_stays_away_makes_the_result_pending_and_keeps_the_spool(
+    make: Make, store: FaultyStore, tmp_path: Path
+) -> None:
+    clock, seen = VirtualClock(), list[Event]()
+    async with Recorder(make(retry_deadline_seconds=1), clock=clock, store=store) as recorder:
+        call = await recorder.start("call", on_event=seen.append)
+        speak(call, clock, 0, 3)
+        store.down = True
+        result = await call.stop()
+    assert result.state is State.PENDING
+    assert not result.durable
+    assert result.reason
+    spool = tmp_path / "spool" / "call"
+    assert result.spool == str(spool)
+    assert json.loads((spool / "result.json").read_text())["state"] == "pending"
+    assert json.loads((spool / "recording.json").read_text())["recording_id"] == "call"
+    kept = sorted((spool / "chunks").glob("*.wav"))
+    pcm = b"".join(path.read_bytes()[80:] for path in kept)
+    np.testing.assert_array_equal(
+        np.frombuffer(pcm, dtype="<i2").reshape(-1, 2)[:, 0], VOICE[: 3 * RATE]
+    )
+    assert isinstance(seen[-1], RecordingEnded)
+
+
+async def test_stop_does_not_wait_longer_than_told_and_the_result_follows(
+    make: Make, store: FaultyStore, tmp_path: Path
+) -> None:
+    clock = VirtualClock()
+    async with Recorder(make(), clock=clock, store=store) as recorder:
+        call = await recorder.start("call")
+        speak(call, clock, 0, 2)
+        store.down = True
+        assert (await call.stop(wait_seconds=0.05)).state is State.PENDING
+        store.down = False
+    assert call.result is not None
+    assert call.result.state is State.COMPLETED
+    np.testing.assert_array_equal(recorded(tmp_path), VOICE[: 2 * RATE])
+
+
+@pytest.mark.parametrize("kind", [AccessDenied, NoSuchBucket])
+async def test_a_bucket_that_refuses_is_found_before_the_call(
+    make: Make, store: FaultyStore, kind: type[AccessDenied]
+) -> None:
+    store.refuse("put", refusal(kind, "put"))
+    with pytest.raises(kind):
+        async with Recorder(make(), store=store):
+            pytest.fail("opened all the same")
+
+
+async def test_a_refused_manifest_is_found_at_the_start_and_leaves_no_spool(
+    make: Make, store: FaultyStore, tmp_path: Path
+) -> None:
+    store.refuse("put_manifest", refusal(AccessDenied, "put"))
+    async with Recorder(make(), store=store) as recorder:
+        with pytest.raises(AccessDenied):
+            await recorder.start("call")
+    assert not list((tmp_path / "spool").iterdir())
+
+
+async def test_a_refusal_in_mid_call_is_told_at_once_and_mended_with_the_next_chunk(
+    make: Make, store: FaultyStore, tmp_path: Path
+) -> None:
+    clock, seen = VirtualClock(), list[Event]()
+    async with Recorder(make(), clock=clock, store=store) as recorder:
+        call = await recorder.start("call", on_event=seen.append)
+        store.refuse("put", refusal(AccessDenied, "put"))
+        speak(call, clock, 0, 4)
+        await call.flush()
+        errors = [event.error for event in seen if isinstance(event, UploadFailed)]
+        assert [type(error) for error in errors] == [AccessDenied] * len(errors)
+        assert errors
+        store.refuse("put", None)
+        speak(call, clock, 4, 8)
+        result = await call.stop()
+    assert result.state is State.COMPLETED
+    np.testing.assert_array_equal(recorded(tmp_path), VOICE[: 8 * RATE])
+
+
+async def test_a_refusal_to_the_end_is_a_failure_that_says_why(
+    make: Make, store: FaultyStore, tmp_path: Path
+) -> None:
+    clock = VirtualClock()
+    async with Recorder(make(), clock=clock, store=store) as recorder:
+        call = await recorder.start("call")
+        speak(call, clock, 0, 2)
+        store.refuse("complete_multipart", refusal(AccessDenied, "complete_multipart"))
+        result = await call.stop()
+    assert result.state is State.FAILED
+    assert [output.state for output in result.outputs] == [State.FAILED]
+    assert result.hint == "ask for permission"
+    manifest = json.loads(next(tmp_path.glob("bucket/dt=*/call/manifest.json")).read_text())
+    assert manifest["state"] == "failed"
+    assert (tmp_path / "spool" / "call" / "chunks" / "000001.wav").exists()
+    assert list(tmp_path.glob("bucket/dt=*/call/chunks/*.wav"))
+
+
+async def test_nothing_is_deleted_or_called_completed_before_it_is_verified(
+    make: Make, store: FaultyStore
+) -> None:
+    """Invariant: the order of writes."""
+    clock = VirtualClock()
+    settings = make(outputs="stereo,mono", part_bytes="5MiB")
+    async with Recorder(settings, clock=clock, store=store) as recorder:
+        call = await recorder.start("call")
+        for second in range(0, 60, 5):
+            speak(call, clock, second, second + 5)
+            await call.flush()
+        await call.stop()
+    log = [(op, key.rsplit("/", 1)[-1], n) for op, key, n in store.log if "probe" not in key]
+    ops = [op for op, _, _ in log]
+    assert ops[0] == "put_manifest"
+    last_manifest = len(ops) - 1 - ops[::-1].index("put_manifest")
+    completes = [index for index, op in enumerate(ops) if op == "complete_multipart"]
+    heads = [index for index, op in enumerate(ops) if op == "head"]
+    deletes = [index for index, op in enumerate(ops) if op == "delete"]
+    assert len(completes) == len(heads) == 2
+    assert max(completes) < max(heads) < last_manifest < min(deletes)
+    for output in ("audio.wav", "mono.wav"):
+        parts = [index for index, entry in enumerate(log) if entry[:2] == ("upload_part", output)]
+        [complete] = [
+            index for index, entry in enumerate(log) if entry[:2] == ("complete_multipart", output)
+        ]
+        assert max(parts) < complete
+    assert store.calls["abort_multipart"] == 0
+    assert store.most_parts_at_once == 1
+    assert len(deletes) == 60
+
+
+async def test_two_recordings_cannot_share_an_id(make: Make, store: FaultyStore) -> None:
+    async with Recorder(make(), store=store) as recorder:
+        call = await recorder.start("same")
+        with pytest.raises(RecordingExists, match="'same'"):
+            await recorder.start("same")
+        await call.stop()
+    async with Recorder(make(), store=store) as recorder:
+        with pytest.raises(RecordingExists, match="a recording exists already"):
+            await recorder.start("same")
+
+
+@pytest.mark.parametrize("op", ["put_manifest", "create_multipart", "put", "complete_multipart"])
+async def test_lost_answers_are_settled_not_guessed(
+    make: Make, store: FaultyStore, tmp_path: Path, op: str
+) -> None:
+    clock = VirtualClock()
+    async with Recorder(make(), clock=clock, store=store) as recorder:
+        store.lose_answer(op, times=2)
+        call = await recorder.start("call")
+        speak(call, clock, 0, 2)
+        await call.flush()
+        store.lose_answer(op)
+        result = await call.stop()
+    assert result.state is State.COMPLETED
+    np.testing.assert_array_equal(recorded(tmp_path), VOICE[: 2 * RATE])
+
+
+async def test_a_store_without_conditional_writes_is_found_out_and_served(
+    make: Make, store: FaultyStore, tmp_path: Path
+) -> None:
+    plain_put, plain_complete = store.inner.put, store.inner.complete_multipart
+
+    async def put(*args: Any, if_absent: bool = False, if_match: Any = None, **rest: Any) -> Any:
+        if if_absent or if_match:
+            raise Unsupported("conditional", op="put", code="NotImplemented")
+        return await plain_put(*args, **rest)
+
+    async def complete(*args: Any, if_absent: bool = False, **rest: Any) -> Any:
+        assert not if_absent
+        return await plain_complete(*args, **rest)
+
+    store.inner.put = put  # type: ignore[method-assign]  # a server that can do less
+    store.inner.complete_multipart = complete  # type: ignore[method-assign]  # likewise
+    clock = VirtualClock()
+    async with Recorder(make(), clock=clock, store=store) as recorder:
+        assert not recorder.capabilities.conditional_writes
+        call = await recorder.start("call")
+        speak(call, clock, 0, 2)
+        assert (await call.stop()).state is State.COMPLETED
+    async with Recorder(make(), store=store) as recorder:
+        with pytest.raises(RecordingExists):
+            await recorder.start("call")
+    manifest = json.loads(next(tmp_path.glob("bucket/dt=*/call/manifest.json")).read_text())
+    assert manifest["conditional_writes"] is False
+
+
+async def test_a_bucket_that_forbids_deletes_keeps_the_chunks_and_says_so(
+    make: Make, store: FaultyStore, tmp_path: Path
+) -> None:
+    store.refuse("delete", refusal(AccessDenied, "delete"))
+    clock = VirtualClock()
+    async with Recorder(make(), clock=clock, store=store) as recorder:
+        call = await recorder.start("call")
+        speak(call, clock, 0, 2)
+        assert (await call.stop()).state is State.COMPLETED
+    manifest = json.loads(next(tmp_path.glob("bucket/dt=*/call/manifest.json")).read_text())
+    assert manifest["chunks_kept"] is True
+    assert len(list(tmp_path.glob("bucket/dt=*/call/chunks/*.wav"))) == 2
+    assert not list((tmp_path / "spool").iterdir())
+
+
+async def test_a_spool_that_is_full_is_a_listed_gap_and_no_error_in_the_bot(
+    make: Make, store: FaultyStore, tmp_path: Path
+) -> None:
+    clock, seen = VirtualClock(), list[Event]()
+    settings = make(spool_max_bytes="16MiB", chunk_seconds=60)
+    async with Recorder(settings, clock=clock, store=store) as recorder:
+        call = await recorder.start("call", on_event=seen.append)
+        quota = recorder._quota
+        speak(call, clock, 0, 30)
+        allowed, quota.limit = quota.limit, 0  # the disk fills up
+        speak(call, clock, 30, 55)
+        lost = call.refused
+        quota.limit = allowed
+        speak(call, clock, 55, 58)
+        result = await call.stop()
+    assert lost > 0
+    assert result.state is State.COMPLETED_WITH_GAPS
+    [gap] = result.gaps
+    assert gap.track == "user"
+    assert (gap.end - gap.start) == pytest.approx(lost * FRAME, abs=2)
+    assert len([event for event in seen if isinstance(event, CaptureFailed)]) == 1
+    audio = recorded(tmp_path)
+    assert len(audio) == 58 * RATE
+    np.testing.assert_array_equal(audio[: gap.start], VOICE[: gap.start])
+    assert not audio[gap.start : gap.end].any()
+    np.testing.assert_array_equal(audio[gap.end :], VOICE[gap.end : 58 * RATE])
+
+
+async def test_capture_makes_no_request_and_no_await(make: Make, store: FaultyStore) -> None:
+    """With the store hanging, every write still returns: it is a plain function call."""
+    clock = VirtualClock()
+    async with Recorder(make(retry_deadline_seconds=1), clock=clock, store=store) as recorder:
+        call = await recorder.start("call")
+        store.refuse("put", reset("put"))
+        before = sum(store.calls.values())
+        speak(call, clock, 0, 0.9)
+        assert sum(store.calls.values()) == before
+        assert call.frames == 45
+        store.refuse("put", None)
+        await call.stop()
