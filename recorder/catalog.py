@@ -14,7 +14,14 @@ from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
 from typing import Any, TypeVar
 
-from uploader.errors import BotRecorderError, NoSuchObject, NoSuchUpload
+from uploader.errors import (
+    AccessDenied,
+    BotRecorderError,
+    InvalidRequest,
+    NoSuchObject,
+    NoSuchUpload,
+    Unsupported,
+)
 from uploader.manifest import MANIFEST, parse
 from uploader.retry import Retrier, RetryPolicy
 from uploader.store import ObjectInfo, Part, Store, UploadInfo
@@ -77,9 +84,9 @@ class Document:
         """Return a time with a timezone, or None."""
         try:
             found = datetime.fromisoformat(self.text(name))
-        except ValueError:
+            return found.astimezone(UTC) if found.utcoffset() is not None else None
+        except (ValueError, OverflowError):
             return None
-        return found.astimezone(UTC) if found.utcoffset() is not None else None
 
 
 @dataclass(slots=True)
@@ -92,7 +99,7 @@ class Recording:
         manifest: Empty if it cannot be read.
         problem: Why it cannot be read; empty if it can.
         written: When the manifest was last written, by the store's clock.
-        uploads: Multipart uploads in progress.
+        uploads: Multipart uploads in progress; None if one may not ask for them.
     """
 
     recording_id: str
@@ -100,7 +107,7 @@ class Recording:
     manifest: Document = field(default_factory=lambda: Document({}))
     problem: str = ""
     written: datetime | None = None
-    uploads: list[UploadInfo] = field(default_factory=list)
+    uploads: list[UploadInfo] | None = field(default_factory=list)
 
     @property
     def folder(self) -> str:
@@ -217,7 +224,7 @@ class Catalog:
         objects, _ = await asyncio.gather(
             self._objects(recording.folder), self._add_uploads(recording.day, [recording])
         )
-        parts = await asyncio.gather(*(self._parts(upload) for upload in recording.uploads))
+        parts = await asyncio.gather(*(self._parts(upload) for upload in recording.uploads or ()))
         others = [other.day for other in found[1:]]
         return Details(recording, objects, list(parts), others)
 
@@ -254,6 +261,9 @@ class Catalog:
             except NoSuchObject:
                 recording.problem = f"there is no {MANIFEST}"
                 return False
+            except InvalidRequest as error:  # a folder whose name makes no key
+                recording.problem = str(error)
+                return False
         recording.written = info.modified
         try:
             recording.manifest = Document(parse(body, key))
@@ -263,17 +273,22 @@ class Catalog:
 
     async def _add_uploads(self, day: str, recordings: list[Recording]) -> None:
         prefix = recordings[0].folder if len(recordings) == 1 else f"dt={day}/"
-        by_folder = {recording.folder: recording for recording in recordings}
 
         async def collect() -> list[UploadInfo]:
             return await _all(self._store.list_uploads(prefix))
 
-        async with self._slots:
-            uploads = await self._call("list_uploads", collect)
+        try:
+            async with self._slots:
+                uploads = await self._call("list_uploads", collect)
+        except (AccessDenied, Unsupported):  # a permission of its own, which readers may lack
+            for recording in recordings:
+                recording.uploads = None
+            return
+        by_folder: dict[str, list[UploadInfo]] = {}
         for upload in uploads:
-            folder = "/".join(upload.key.split("/")[:2]) + "/"
-            if folder in by_folder:
-                by_folder[folder].uploads.append(upload)
+            by_folder.setdefault("/".join(upload.key.split("/")[:2]) + "/", []).append(upload)
+        for recording in recordings:
+            recording.uploads = by_folder.get(recording.folder, [])
 
     async def _objects(self, folder: str) -> dict[str, ObjectInfo]:
         async def collect() -> list[ObjectInfo]:

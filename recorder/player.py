@@ -129,7 +129,8 @@ def open_wav(path: Path) -> Iterator[WavFile]:
             ) from error
         if not MIN_RATE <= info.sample_rate <= MAX_RATE or info.channels > MAX_CHANNELS:
             raise InputError(
-                f"cannot play {shown(str(path))}: {info.channels} channels at {info.sample_rate} Hz",
+                f"cannot play {shown(str(path))}: "
+                f"{info.channels} channels at {info.sample_rate} Hz",
                 hint=f"allowed are 1 to {MAX_CHANNELS} channels at {MIN_RATE} to {MAX_RATE} Hz",
             )
         there = max(0, size - info.data_offset) // (2 * info.channels)
@@ -282,6 +283,8 @@ class Player:
                 self._clock.advance_to(call.zero + now)
             for voice in voices:
                 self._play_due(call, voice, index * FRAME_SECONDS)
+                if voice.next is None and voice.gate is not None:  # its file has ended: silence
+                    self._mark(call, voice.track, voice.gate.feed(0, now, now))
             if index % 5 == 0:
                 self._on_progress(now)
             if self._clock is not None and now >= flush_at:

@@ -1,0 +1,47 @@
+"""The program `recorder`: its commands and what it says of itself."""
+
+from __future__ import annotations
+
+from importlib.metadata import version
+from typing import Annotated
+
+import typer
+
+from recorder.cli.demo import demo
+from recorder.cli.ls import ls
+from recorder.cli.record import record
+from recorder.cli.settings import settings
+from recorder.cli.show import show
+
+app = typer.Typer(
+    name="recorder",
+    help="Durable call recording for voice bots.",
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+)
+for command in (record, ls, show, demo, settings):
+    app.command()(command)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"bot-recorder {version('bot-recorder')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _recorder(
+    show_version: Annotated[
+        bool,
+        typer.Option(
+            "--version", help="Print the version.", callback=_print_version, is_eager=True
+        ),
+    ] = False,
+) -> None:
+    pass
+
+
+def main() -> None:
+    """Run the program on the process's arguments; ends with `SystemExit`."""
+    app()

@@ -1,0 +1,74 @@
+"""Options that several commands share, and the settings they make."""
+
+from __future__ import annotations
+
+from datetime import date
+from typing import Annotated, Any
+
+import typer
+
+from recorder.names import shown
+from recorder.settings import Settings
+from uploader.errors import BotRecorderError
+
+Bucket = Annotated[
+    str | None,
+    typer.Option(
+        metavar="LOCATION",
+        help="Instead of RECORDER_BUCKET: a bucket's name, s3://bucket/prefix or file:///folder.",
+    ),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
+Verbose = Annotated[
+    int,
+    typer.Option("--verbose", "-v", count=True, help="Log more; twice for everything."),
+]
+Day = Annotated[
+    str | None, typer.Option(metavar="YYYY-MM-DD", help="Only recordings of this UTC day.")
+]
+
+
+class UsageError(BotRecorderError, ValueError):
+    """An option's value is not right."""
+
+
+def make_settings(**options: Any) -> Settings:
+    """Return the settings, with the options that were given before the environment.
+
+    Raises:
+        SettingsError: Something is missing or wrong.
+    """
+    return Settings(**{name: value for name, value in options.items() if value is not None})
+
+
+def pairs(option: str, items: list[str] | None) -> dict[str, str]:
+    """Return what `name=value` options hold.
+
+    Raises:
+        UsageError: One has no `=`, or a name is given twice.
+    """
+    found: dict[str, str] = {}
+    for item in items or []:
+        name, equals, value = item.partition("=")
+        if not equals or not name:
+            raise UsageError(f"{option} {shown(item)}: must be NAME=VALUE")
+        if name in found:
+            raise UsageError(f"{option} {shown(item)}: {shown(name)} is given twice")
+        found[name] = value
+    return found
+
+
+def parse_day(text: str | None) -> date | None:
+    """Return the day an option names.
+
+    Raises:
+        UsageError: It is none.
+    """
+    if text is None:
+        return None
+    try:
+        if len(text) != len("YYYY-MM-DD"):
+            raise ValueError
+        return date.fromisoformat(text)
+    except ValueError:
+        raise UsageError(f"--day {shown(text)}: must be a day as YYYY-MM-DD") from None

@@ -1,0 +1,262 @@
+"""`recorder record`: sound files played into a recording as if they were a call."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn
+
+from recorder import events
+from recorder.cli import options, output, runtime
+from recorder.names import check_metadata, check_recording_id, check_track, shown
+from recorder.player import Input, Player, WavFile, open_wav
+from recorder.result import RecordingResult
+from recorder.service import Recorder
+from recorder.session import Track
+from recorder.settings import Settings
+from uploader.clock import VirtualClock
+
+
+def record(
+    user: Annotated[
+        Path | None, typer.Option(metavar="WAV", help="The user's audio, 16-bit PCM.")
+    ] = None,
+    bot: Annotated[Path | None, typer.Option(metavar="WAV", help="The bot's audio.")] = None,
+    track: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME=WAV", help="A further speaker's audio; repeatable."),
+    ] = None,
+    speed: Annotated[
+        float,
+        typer.Option(metavar="N", help="Times real time; 0 is as fast as possible."),
+    ] = 1.0,
+    recording_id: Annotated[
+        str | None, typer.Option("--id", help="The recording's id; made from the time if not set.")
+    ] = None,
+    metadata: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME=VALUE", help="User metadata of all objects; repeatable."),
+    ] = None,
+    outputs: Annotated[
+        str | None,
+        typer.Option(metavar="LIST", help="Of mono, stereo, tracks, turns; with commas."),
+    ] = None,
+    bucket: options.Bucket = None,
+    as_json: options.AsJson = False,
+    verbose: options.Verbose = 0,
+) -> None:
+    """Play sound files as a live call and record it: try everything without a bot.
+
+    The call is as long as the longest file. With the output `turns`, speaking turns are found by
+    the level of the audio alone. Ctrl-C ends the call, and what was recorded is kept.
+    """
+    console = output.stderr()
+
+    async def work(interrupts: runtime.Interrupts) -> int:
+        inputs = _inputs(user, bot, track)
+        if not (math.isfinite(speed) and speed >= 0):
+            raise options.UsageError(f"--speed {speed:g}: must be 0 or more")
+        name = None if recording_id is None else check_recording_id(recording_id)
+        pairs = check_metadata(options.pairs("--metadata", metadata))
+        settings = options.make_settings(bucket=bucket, outputs=outputs)
+        with ExitStack() as stack:
+            files = [stack.enter_context(open_wav(one.path)) for one in inputs]
+            for file in files:
+                if file.cut_off:
+                    output.print_note(console, _cut_off(file))
+            result = await _record(settings, inputs, files, speed, name, pairs, interrupts, console)
+        if as_json:
+            output.print_json(result.to_dict())
+        else:
+            _print(result)
+        if result.durable:
+            return runtime.SUCCESS
+        output.print_error(console, _why(result))
+        return runtime.FAILURE
+
+    runtime.run(work, console, verbose)
+
+
+def _inputs(user: Path | None, bot: Path | None, tracks: list[str] | None) -> list[Input]:
+    """Return the files and their tracks.
+
+    Raises:
+        UsageError: None are given, or two for one track.
+        InvalidName: A track's name is not allowed.
+    """
+    found = []
+    if user is not None:
+        found.append(Input(Track("user", "capture"), user))
+    if bot is not None:
+        found.append(Input(Track("bot", "playout"), bot))
+    for item in tracks or []:
+        name, equals, path = item.partition("=")
+        if not equals or not path:
+            raise options.UsageError(f"--track {shown(item)}: must be NAME=FILE")
+        found.append(Input(Track(check_track(name), "capture"), Path(path)))
+    names = [one.track.name for one in found]
+    for name in names:
+        if names.count(name) > 1:
+            raise options.UsageError(f"two files are given for track {shown(name)}")
+    if not found:
+        raise options.UsageError("there is nothing to record: give --user, --bot or --track")
+    return found
+
+
+def _cut_off(file: WavFile) -> str:
+    missing = (file.claimed_samples - file.samples) / file.sample_rate
+    return f"{file.path} is cut off: the last {missing:.2f} s that its header names are not there"
+
+
+async def _record(
+    settings: Settings,
+    inputs: Sequence[Input],
+    files: Sequence[WavFile],
+    speed: float,
+    recording_id: str | None,
+    metadata: dict[str, str],
+    interrupts: runtime.Interrupts,
+    console: Console,
+) -> RecordingResult:
+    clock = None if speed == 1 else VirtualClock()
+    with _Display.shown(console) as display:
+        player = Player(
+            [(one.track.name, file) for one, file in zip(inputs, files, strict=True)],
+            clock=clock,
+            speed=speed,
+            flush_seconds=settings.chunk_seconds,
+            patience_seconds=settings.drain_seconds,
+            mark_turns="turns" in settings.outputs,
+            on_progress=display.played,
+        )
+        display.begin(player.seconds)
+        async with Recorder(settings, clock=clock) as recorder:
+            call = await recorder.start(
+                recording_id,
+                metadata=metadata,
+                tracks=[one.track for one in inputs],
+                on_event=display.take,
+            )
+
+            def stop() -> None:
+                player.stop()
+                display.say("ending the call; again to leave what is not sent in the spool")
+
+            interrupts.stop = stop
+            await player.play(call)
+            call.end()
+            display.finishing()
+        result = call.result
+    if result is None:
+        raise RuntimeError("a recording that was ended has no result")
+    return result
+
+
+class _Display:
+    """What is seen while it goes on: a line that moves, if there is a terminal."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._progress: Progress | None = None
+        self._task = TaskID(0)
+        self._chunks = self._parts = self._bytes = 0
+        self._told: set[str] = set()
+
+    @classmethod
+    @contextmanager
+    def shown(cls, console: Console) -> Iterator[_Display]:
+        """Show it inside the block."""
+        display = cls(console)
+        if not console.is_terminal:
+            yield display
+            return
+        progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TextColumn("{task.fields[seconds]}  {task.fields[sent]}"),
+            console=console,
+            transient=True,
+        )
+        with progress:
+            display._progress = progress
+            yield display
+
+    def begin(self, total: float) -> None:
+        if self._progress is not None:
+            self._task = self._progress.add_task("recording", total=total, seconds="", sent="")
+
+    def played(self, seconds: float) -> None:
+        if self._progress is not None:
+            text = output.seconds(seconds)
+            self._progress.update(self._task, completed=seconds, seconds=text, sent=self._sent())
+
+    def finishing(self) -> None:
+        if self._progress is not None:
+            self._progress.update(self._task, description="finishing", sent=self._sent())
+
+    def say(self, text: str) -> None:
+        output.print_note(self._console, text)
+
+    def take(self, event: events.Event) -> None:
+        """Count what was sent; tell, once each, of what is not getting through."""
+        match event:
+            case events.ChunkUploaded():
+                self._chunks += 1
+                self._bytes += event.chunk.bytes
+            case events.PartUploaded():
+                self._parts += 1
+                self._bytes += event.bytes
+            case events.UploadFailed(retrying=True) if str(event.error) not in self._told:
+                self._told.add(str(event.error))
+                self.say(f"{event.op} is being retried: {event.error}")
+        if self._progress is not None:
+            self._progress.update(self._task, sent=self._sent())
+
+    def _sent(self) -> str:
+        return f"{self._chunks} chunks, {self._parts} parts, {output.size(self._bytes)} sent"
+
+
+def _why(result: RecordingResult) -> str:
+    reason = result.reason or "the store did not take everything in time"
+    hint = f" ({result.hint})" if result.hint else ""
+    kept = f"; the audio is kept in {result.spool}" if result.spool else ""
+    return f"{result.state}: {reason}{hint}{kept}"
+
+
+def _print(result: RecordingResult) -> None:
+    console = output.stdout()
+    head = output.table("", "")
+    head.show_header = False
+    length = output.seconds(result.duration_seconds)
+    output.add_row(head, ("recording", result.recording_id))
+    output.add_row(head, ("state", output.state_text(result.state)))
+    output.add_row(head, ("at", result.url))
+    output.add_row(head, ("length", f"{length} at {result.sample_rate} Hz, {result.chunks} chunks"))
+    console.print(head)
+    table = output.table("output", "object", "state", "size>", "length>", "parts>", "crc64nvme")
+    for made in result.outputs:
+        output.add_row(
+            table,
+            (
+                made.name,
+                made.url.removeprefix(result.url).lstrip("/"),
+                output.state_text(made.state),
+                output.size(made.bytes),
+                output.seconds(made.duration_seconds),
+                made.parts or "",
+                made.checksum,
+            ),
+        )
+    console.print()
+    console.print(table)
+    for gap in result.gaps:
+        start, end = gap.start / result.sample_rate, gap.end / result.sample_rate
+        console.print(
+            output.clean(f"gap in {gap.track}, {start:.3f} s to {end:.3f} s: {gap.reason}")
+        )

@@ -1,0 +1,259 @@
+"""`recorder show`: everything the store has of one recording."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.text import Text
+
+from recorder.catalog import Catalog, Details, Document
+from recorder.cli import options, output, runtime
+from recorder.names import check_recording_id
+from recorder.stores import make_store
+from uploader.store import ObjectInfo, Store
+
+_DONE = ("completed", "completed_with_gaps")
+
+
+def show(
+    recording_id: Annotated[str, typer.Argument(metavar="ID", help="The recording's id.")],
+    bucket: options.Bucket = None,
+    day: options.Day = None,
+    as_json: options.AsJson = False,
+    verbose: options.Verbose = 0,
+) -> None:
+    """Show one recording: its state, chunks, outputs, uploads in progress, turns and gaps."""
+    console = output.stderr()
+
+    async def work(_: runtime.Interrupts) -> int:
+        name, chosen = check_recording_id(recording_id), options.parse_day(day)
+        async with make_store(options.make_settings(bucket=bucket)) as store:
+            details = await Catalog(store).find(name, chosen)
+            if as_json:
+                output.print_json(_plain(details, store))
+            else:
+                _print(output.stdout(), details, store)
+        return runtime.SUCCESS
+
+    runtime.run(work, console, verbose)
+
+
+def _plain(details: Details, store: Store) -> dict[str, Any]:
+    recording = details.recording
+    uploads = None
+    if recording.uploads is not None:
+        uploads = [
+            {
+                "key": upload.key,
+                "upload_id": upload.upload_id,
+                "initiated": upload.initiated.isoformat() if upload.initiated else None,
+                "parts": [{"number": part.number, "bytes": part.size} for part in parts or ()],
+            }
+            for upload, parts in zip(recording.uploads, details.parts, strict=True)
+        ]
+    return {
+        "recording_id": recording.recording_id,
+        "state": recording.state,
+        "url": store.url(recording.folder),
+        "problem": recording.problem,
+        "written_at": recording.written.isoformat() if recording.written else None,
+        "other_days": details.other_days,
+        "manifest": recording.manifest.values,
+        "objects": [
+            {
+                "key": info.key,
+                "url": store.url(info.key),
+                "bytes": info.size,
+                "modified": info.modified.isoformat() if info.modified else None,
+            }
+            for info in details.objects.values()
+        ],
+        "uploads": uploads,
+    }
+
+
+def _print(console: Console, details: Details, store: Store) -> None:
+    _print_head(console, details, store)
+    manifest, folder = details.recording.manifest, details.recording.folder
+    _print_outputs(console, manifest, details.objects, folder)
+    _print_chunks(console, details)
+    _print_uploads(console, details)
+    _print_turns(console, manifest)
+    _print_gaps(console, manifest)
+
+
+def _print_head(console: Console, details: Details, store: Store) -> None:
+    recording = details.recording
+    manifest, now = recording.manifest, datetime.now(UTC)
+    head = output.table("", "")
+    head.show_header = False
+    written = output.ago(recording.written, now)
+    rate = manifest.count("sample_rate")
+    length = output.seconds(manifest.number("duration_seconds"))
+    tracks = ", ".join(
+        f"{track.text('name')} ({track.text('source')})" for track in manifest.items("tracks")
+    )
+    ownership = f"epoch {manifest.count('epoch')}, revision {manifest.count('revision')}"
+    rows: list[tuple[str, object]] = [
+        ("recording", recording.recording_id),
+        ("state", output.state_text(recording.state)),
+        ("problem", recording.problem),
+        ("at", store.url(recording.folder)),
+        ("also on", ", ".join(details.other_days)),
+        ("started", f"{output.moment(recording.started_at)} UTC"),
+        ("length", f"{length} ({manifest.count('samples'):,} samples at {rate} Hz)"),
+        ("tracks", tracks),
+        ("metadata", _pairs(manifest.pairs("metadata"))),
+        ("tags", _pairs(manifest.pairs("tags"))),
+        ("manifest", f"{ownership}" + (f", written {written}" if written else "")),
+    ]
+    for name, value in rows:
+        if value:
+            output.add_row(head, (name, value))
+    console.print(head)
+
+
+def _pairs(found: dict[str, str]) -> str:
+    return ", ".join(f"{name}={value}" for name, value in found.items())
+
+
+def _print_outputs(
+    console: Console, manifest: Document, objects: dict[str, ObjectInfo], folder: str
+) -> None:
+    outputs = manifest.items("outputs")
+    clips = [turn for turn in manifest.items("turns") if turn.text("key")]
+    if not outputs and not clips:
+        return
+    table = output.table("output", "object", "state", "size>", "length>", "parts>", "crc64nvme")
+    for made in outputs:
+        key, state = made.text("key"), made.text("state")
+        output.add_row(
+            table,
+            (
+                made.text("name"),
+                key.removeprefix(folder),
+                output.state_text(state, _object_problem(made, objects)),
+                output.size(made.count("bytes")),
+                output.seconds(made.number("duration_seconds")),
+                made.count("parts") or "",
+                made.text("checksum"),
+            ),
+        )
+    for turn in clips:
+        info = objects.get(turn.text("key"))
+        stored: str | Text = output.state_text("missing") if info is None else "stored"
+        name = turn.text("key").removeprefix(folder)
+        amount = "" if info is None else output.size(info.size)
+        output.add_row(table, (name.rpartition(".")[0], name, stored, amount, "", "", ""))
+    console.print()
+    console.print(table)
+    for made in outputs:
+        if reason := made.text("reason"):
+            output.print_note(console, f"{made.text('name')}: {reason}")
+
+
+def _object_problem(made: Document, objects: dict[str, ObjectInfo]) -> str:
+    if made.text("state") != "completed":
+        return ""
+    info = objects.get(made.text("key"))
+    if info is None:
+        return ", but the object is missing"
+    if info.size != made.count("bytes"):
+        return f", but the object has {info.size} bytes"
+    return ""
+
+
+def _print_chunks(console: Console, details: Details) -> None:
+    manifest, folder = details.recording.manifest, f"{details.recording.folder}chunks/"
+    chunks = manifest.items("chunks")
+    stored = {
+        key.removeprefix(folder).rpartition(".")[0]
+        for key in details.objects
+        if key.startswith(folder)
+    }
+    done = details.recording.state in _DONE and not manifest.flag("chunks_kept")
+    console.print()
+    if not chunks and not stored:
+        console.print("no chunks yet")
+        return
+    table = output.table("chunk>", "first sample>", "samples>", "size>", "object")
+    for chunk in chunks:
+        number = f"{chunk.count('number'):06d}"
+        if number in stored:
+            there: str | Text = "stored"
+        else:
+            there = "removed, outputs are complete" if done else output.state_text("missing")
+        output.add_row(
+            table,
+            (
+                chunk.count("number"),
+                f"{chunk.count('first_sample'):,}",
+                f"{chunk.count('samples'):,}",
+                output.size(chunk.count("bytes")),
+                there,
+            ),
+        )
+        stored.discard(number)
+    console.print(table)
+    if stored:
+        console.print(f"{len(stored)} more stored that the manifest does not list yet")
+
+
+def _print_uploads(console: Console, details: Details) -> None:
+    recording = details.recording
+    if recording.uploads is None:
+        console.print("\nuploads in progress: no permission to list them")
+        return
+    if not recording.uploads:
+        return
+    table = output.table("upload in progress", "begun (UTC)", "parts>", "size>", "part numbers")
+    for upload, parts in zip(recording.uploads, details.parts, strict=True):
+        known = parts or []
+        output.add_row(
+            table,
+            (
+                upload.key.removeprefix(recording.folder),
+                output.moment(upload.initiated),
+                len(known) if parts is not None else "ended",
+                output.size(sum(part.size for part in known)),
+                ", ".join(f"{part.number} ({output.size(part.size)})" for part in known),
+            ),
+        )
+    console.print()
+    console.print(table)
+
+
+def _print_turns(console: Console, manifest: Document) -> None:
+    turns, rate = manifest.items("turns"), manifest.count("sample_rate")
+    if not turns or rate <= 0:
+        return
+    table = output.table("turn>", "speaker", "from>", "to>", "")
+    for turn in turns:
+        goes_on = turn.values.get("end") is None
+        output.add_row(
+            table,
+            (
+                turn.count("number"),
+                turn.text("track"),
+                output.seconds(turn.count("start") / rate),
+                "goes on" if goes_on else output.seconds(turn.count("end") / rate),
+                "interrupted" if turn.flag("interrupted") else "",
+            ),
+        )
+    console.print()
+    console.print(table)
+
+
+def _print_gaps(console: Console, manifest: Document) -> None:
+    gaps = manifest.items("gaps")
+    if not gaps:
+        return
+    table = output.table("gap in", "from sample>", "to sample>", "reason")
+    for gap in gaps:
+        start, end = f"{gap.count('start'):,}", f"{gap.count('end'):,}"
+        output.add_row(table, (gap.text("track"), start, end, gap.text("reason")))
+    console.print()
+    console.print(table)
