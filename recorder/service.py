@@ -23,7 +23,7 @@ from recorder.names import check_metadata, check_recording_id, check_tags, new_r
 from recorder.plan import Plan
 from recorder.quota import SpoolQuota
 from recorder.sealer import Sealer
-from recorder.session import Session, Track
+from recorder.session import Session, Track, check_tracks
 from recorder.settings import Settings
 from recorder.spool import RecordingExists, Spool, spool_bytes
 from recorder.stores import make_store
@@ -168,7 +168,7 @@ class Recorder:
             settings = settings.replace(sample_rate=sample_rate)
         now = self.clock.utc()
         name = new_recording_id(now) if recording_id is None else check_recording_id(recording_id)
-        speakers = [track if isinstance(track, Track) else Track(track) for track in tracks]
+        speakers = check_tracks(tracks)
         plan = Plan(
             recording_id=name,
             sample_rate=settings.sample_rate,

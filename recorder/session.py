@@ -50,6 +50,24 @@ class Track:
     source: Source = "capture"
 
 
+def check_tracks(tracks: Sequence[Track | str]) -> list[Track]:
+    """Return the tracks a recording begins with; a bare name is a microphone's.
+
+    Raises:
+        InvalidName: A name is not allowed, there twice, or one too many.
+    """
+    speakers: dict[str, Track] = {}
+    for track in tracks:
+        speaker = track if isinstance(track, Track) else Track(track)
+        check_track(speaker.name)
+        if speaker.name in speakers:
+            raise InvalidName("track", speaker.name, "is named twice")
+        if len(speakers) >= MAX_TRACKS:
+            raise InvalidName("track", speaker.name, f"is one too many: at most {MAX_TRACKS}")
+        speakers[speaker.name] = speaker
+    return list(speakers.values())
+
+
 class Backstage(Protocol):
     """What goes on behind a session, off the frame path; see `recorder.backstage`."""
 
@@ -124,7 +142,6 @@ class Session:
         self._lost: dict[str, _Lost] = {}
         self._log = logger.bind(recording_id=recording_id)
         for track in tracks:
-            self._check_track(track.name)
             self._declare(track, 0)
 
     # -- frames --------------------------------------------------------------------------------
