@@ -1,0 +1,482 @@
+"""A recorder as a processor of a Pipecat pipeline: the only file that imports Pipecat.
+
+    pipeline = Pipeline([..., transport.output(), RecorderProcessor(auto_start_recording=True)])
+
+It takes the arguments of Pipecat's `AudioBufferProcessor`, has its events, and can take its place
+by changing the import.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import time
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from loguru import logger
+from pipecat.frames.frames import (
+    AudioBufferStartRecordingFrame,
+    AudioBufferStopRecordingFrame,
+    BotStartedSpeakingFrame,
+    BotStoppedSpeakingFrame,
+    CancelFrame,
+    EndFrame,
+    Frame,
+    InputAudioRawFrame,
+    InterruptionFrame,
+    OutputAudioRawFrame,
+    StartFrame,
+    UserStartedSpeakingFrame,
+    UserStoppedSpeakingFrame,
+)
+from pipecat.processors.audio.audio_buffer_processor import TurnAudioData
+from pipecat.processors.frame_processor import FrameDirection, FrameProcessor, FrameProcessorSetup
+from pipecat.utils.deprecation import warn_deprecated
+
+from recorder.names import MAX_RECORDING_ID, check_metadata, check_recording_id, check_tags
+from recorder.pipecat_blocks import or_closed
+from recorder.pipecat_events import Lanes
+from recorder.pipecat_handlers import EVENTS, RUN_AUDIO, TURN_AUDIO
+from recorder.pipecat_recording import Options, Recording, merged
+from recorder.pipecat_shared import Lease
+from recorder.result import RecordingResult
+from recorder.service import Recorder
+from recorder.settings import Settings, SettingsError
+
+__all__ = ["RecorderProcessor", "TurnAudioData"]
+
+MAX_USERS = 16
+"""Users with a track of their own; further ones share the first's."""
+
+HANDLER_SECONDS = 2.0
+"""How long the last handlers may take when uploads have used up the drain."""
+
+READ_SECONDS = 5.0
+
+_NEWER = {RUN_AUDIO[speaker]: TURN_AUDIO[speaker] for speaker in TURN_AUDIO}
+_NOT_GIVEN: Any = object()
+
+
+class RecorderProcessor(FrameProcessor):
+    """Records the conversation of a pipeline. Belongs right behind `transport.output()`.
+
+    The user's audio is what flows down from the transport's input, the bot's what the transport's
+    output has played. Frames always go on, at once, whatever happens to the recording.
+
+    Without `recorder`, the processors of a process with equal settings share one `Recorder`, open
+    from the first processor's `setup` to the last one's `cleanup`; a server of many short calls
+    does better with a `Recorder` of its own. An upload that is not through when the pipeline has
+    been cleaned up (`RECORDER_DRAIN_SECONDS`) is kept in the spool, and the result says so.
+
+    Events, each handler's after the one before has ended, errors in handlers logged:
+
+    * `on_audio_data(processor, audio, sample_rate, num_channels)`: blocks of `buffer_size`, all
+      of exactly one length but the last, some seconds after they were spoken: when no late audio
+      can change them any more. Mixed to mono, or the user left and the bot right.
+    * `on_track_audio_data(processor, user, bot, sample_rate, num_channels)`: the same as tracks.
+    * `on_user_turn_audio`, `on_bot_turn_audio(processor, TurnAudioData)`: what was said in a turn,
+      without the pauses, when it has ended. Speech belongs to the turn it began in.
+    * `on_user_turn_audio_data`, `on_bot_turn_audio_data(processor, bytearray, sample_rate, 1)`:
+      every run of speech; deprecated as in Pipecat.
+    * `on_recording_started(processor)`: the recording is in the spool, from the very moment
+      `start_recording` was called.
+    * `on_chunk_uploaded(processor, recorder.events.ChunkUploaded)`.
+    * `on_upload_error(processor, recorder.events.UploadFailed | CaptureFailed)`: also of frames
+      that cannot be recorded, once for each kind of error.
+    * `on_recording_stopped(processor)`: after the last handler of audio has ended. Only a turn that
+      ends after the recording did may be told later.
+    * `on_recording_completed(processor, RecordingResult)`: the last; `result.state` says whether
+      everything is in the store.
+
+    Args:
+        sample_rate: Of recording and events, Hz. If None: `RECORDER_SAMPLE_RATE` where that is
+            set, else the pipeline's output rate.
+        num_channels: Of `on_audio_data`: 1 or 2.
+        buffer_size: Bytes of a block, for one track. 0: all in one block, at the end, which then
+            is in memory; for long calls set it, or have no handler.
+        enable_turn_audio: Whether speech is handed on by turns.
+        auto_start_recording: Record from the pipeline's start. Otherwise from `start_recording`
+            or an `AudioBufferStartRecordingFrame`, for consent.
+        user_continuous_stream: Removed from Pipecat; accepted, and without effect.
+        recorder: An open recorder to use; it is not closed.
+        settings: Instead of the environment's; not beside `recorder`.
+        recording_id: Of the first recording, see `Recorder.start`; further ones, and one whose id
+            is taken, get `-2`, `-3` and so on behind it. Made from the time if None.
+        metadata: User metadata of all objects.
+        tags: Tags of all objects.
+        outputs: Which outputs, instead of the settings'.
+        **kwargs: For `FrameProcessor`. `enable_direct_mode` is on if not given: frames are handled
+            without a queue and tasks.
+
+    Attributes:
+        errors: Failures on the way of frames into recordings; each was handled.
+
+    Raises:
+        SettingsError: The settings are not right, or `sample_rate` is not.
+        InvalidName: `recording_id`, `metadata` or `tags` are not allowed.
+        ValueError: `num_channels` or `buffer_size` is not possible, or `settings` is beside
+            `recorder`.
+    """
+
+    def __init__(
+        self,
+        *,
+        sample_rate: int | None = None,
+        num_channels: int = 1,
+        buffer_size: int = 0,
+        enable_turn_audio: bool = False,
+        auto_start_recording: bool = False,
+        user_continuous_stream: bool | None = _NOT_GIVEN,
+        recorder: Recorder | None = None,
+        settings: Settings | None = None,
+        recording_id: str | None = None,
+        metadata: Mapping[str, str] | None = None,
+        tags: Mapping[str, str] | None = None,
+        outputs: Sequence[str] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        kwargs.setdefault("enable_direct_mode", True)
+        super().__init__(**kwargs)
+        if user_continuous_stream is not _NOT_GIVEN:
+            warnings.warn(
+                "`user_continuous_stream` has no effect: pauses are told from stalls without it",
+                DeprecationWarning,
+                stacklevel=2,
+            )
+        if num_channels not in (1, 2):
+            raise ValueError(f"num_channels={num_channels!r}: must be 1 or 2")
+        if buffer_size < 0:
+            raise ValueError(f"buffer_size={buffer_size!r}: must be 0 or more bytes")
+        if recorder is not None and settings is not None:
+            raise ValueError("settings: belong to the recorder, give them there")
+        self._settings = _settings(
+            recorder.settings if recorder else settings, sample_rate, outputs
+        )
+        self._wanted_rate = sample_rate
+        self._sample_rate = 0
+        self._num_channels = num_channels
+        self._buffer_size = buffer_size
+        self._enable_turn_audio = enable_turn_audio
+        self._auto_start_recording = auto_start_recording
+        self._recorder = recorder
+        self._now = recorder.clock.monotonic if recorder else time.monotonic
+        self._ids = _recording_ids(recording_id)
+        self._metadata = check_metadata(metadata or {})
+        self._tags = check_tags(tags or {})
+        self._outputs = outputs
+        self._lease: Lease | None = None
+        self._lanes = Lanes(self.create_task)
+        self._recording: Recording | None = None
+        self._running: dict[asyncio.Task[Any], Recording] = {}
+        self._users: dict[str | None, str] = {}
+        self._turn_tracker: tuple[Any, Callable[..., Any]] | None = None
+        self.errors = 0
+        for event in EVENTS:
+            self._register_event_handler(event, sync=True)
+
+    # -- as in Pipecat's AudioBufferProcessor ----------------------------------------------------
+
+    @property
+    def sample_rate(self) -> int:
+        """Sample rate of recording and events, Hz; 0 before `setup`."""
+        return self._sample_rate
+
+    @property
+    def num_channels(self) -> int:
+        """Channels of `on_audio_data`."""
+        return self._num_channels
+
+    def has_audio(self) -> bool:
+        """Return whether there is audio that no block has handed on yet."""
+        recording = self._active
+        return recording is not None and recording.pending[0] < recording.pending[1]
+
+    def merge_audio_buffers(self) -> bytes:
+        """Return what no block has handed on yet, as it stands now, as `on_audio_data` has it.
+
+        It is read from the spool, and the event loop stands still meanwhile: fine for seconds of
+        audio, not for hours. Empty while nothing is being recorded, as in Pipecat, and before
+        `on_recording_started`.
+        """
+        recording = self._active
+        session = recording.session if recording else None
+        if recording is None or session is None:
+            return b""
+        start, end = recording.pending
+        if start >= end:
+            return b""
+
+        async def read() -> bytes:
+            async with asyncio.timeout(READ_SECONDS):
+                planes = await or_closed(session.read(start, end))
+            return merged(planes, self._num_channels)
+
+        try:
+            with ThreadPoolExecutor(1, thread_name_prefix="recorder-merge") as thread:
+                return thread.submit(asyncio.run, read()).result()
+        except Exception as error:
+            self._failed(error)
+            return b""
+
+    async def start_recording(self) -> None:
+        """Record from now on. Does nothing while recording, or before the pipeline is set up."""
+        if self._active is not None:
+            return
+        if self._lease is None:
+            logger.warning("{}: cannot record before the pipeline is set up", self)
+            return
+        self._users.clear()
+        recording = Recording(
+            self._now(), self._options(), self._ids, self._lease, self, self._lanes
+        )
+        self._recording = recording
+        task = self.create_task(recording.run(), "recording")
+        self._running[task] = recording
+        task.add_done_callback(self._running.pop)
+
+    async def stop_recording(self) -> None:
+        """Stop at once. The last audio, `on_recording_stopped` and the upload follow by themselves.
+
+        Bot audio that was not played yet is not recorded; to stop after it, push an
+        `AudioBufferStopRecordingFrame`.
+        """
+        self._stop(discard_unheard=True)
+
+    # -- beyond it -------------------------------------------------------------------------------
+
+    @property
+    def recording_id(self) -> str | None:
+        """Id of the recording that goes on, or went on last; None before it has one."""
+        session = self._recording.session if self._recording else None
+        return session.recording_id if session else None
+
+    @property
+    def result(self) -> RecordingResult | None:
+        """How the last recording came out; None until that is known."""
+        return self._recording.result if self._recording else None
+
+    # -- Pipecat's side ----------------------------------------------------------------------------
+
+    async def setup(self, setup: FrameProcessorSetup) -> None:  # type: ignore[override]  # as FrameProcessor has it
+        """Have the recorder opened, beside what other processors do."""
+        await super().setup(setup)
+        self._sample_rate = self._choose_rate(setup.audio_out_sample_rate)
+        if self._lease is None:
+            self._lanes = Lanes(self.create_task)
+            self._lease = Lease(self._settings, self._recorder)
+            self._lease.begin()
+
+    async def cleanup(self) -> None:
+        """Stop, wait for the upload and the last handlers, and let go of the recorder. Idempotent.
+
+        Waits at most `drain_seconds` and a little: what is left then is in the spool.
+        """
+        self._stop(discard_unheard=True)
+        try:
+            await self._finish()
+        finally:
+            await super().cleanup()  # type: ignore[no-untyped-call]  # Pipecat's is untyped
+
+    async def process_frame(self, frame: Frame, direction: FrameDirection) -> None:
+        """Record what is to be recorded, and pass every frame on."""
+        await super().process_frame(frame, direction)
+        try:
+            await self._take(frame, direction)
+        except Exception as error:
+            self._failed(error)
+        await self.push_frame(frame, direction)
+
+    async def _take(self, frame: Frame, direction: FrameDirection) -> None:
+        recording = self._active
+        if isinstance(frame, InputAudioRawFrame):
+            if recording is not None and direction is FrameDirection.DOWNSTREAM:
+                track = self._user(getattr(frame, "user_id", None))
+                self._write(recording, track, frame)
+        elif isinstance(frame, OutputAudioRawFrame):
+            if recording is not None and direction is FrameDirection.DOWNSTREAM:
+                self._write(recording, "bot", frame)
+        elif isinstance(frame, StartFrame):
+            if self._auto_start_recording:
+                await self.start_recording()
+            self._attach_turn_tracker()
+        elif isinstance(frame, AudioBufferStartRecordingFrame):
+            await self.start_recording()
+        elif isinstance(frame, AudioBufferStopRecordingFrame | EndFrame):
+            self._stop(discard_unheard=False)
+        elif isinstance(frame, CancelFrame):
+            self._stop(discard_unheard=True)
+        elif recording is not None:
+            self._listen(recording, frame)
+
+    def _write(
+        self, recording: Recording, track: str, frame: InputAudioRawFrame | OutputAudioRawFrame
+    ) -> None:
+        try:
+            audio, rate, channels = frame.audio, frame.sample_rate, frame.num_channels
+            recording.write(track, audio, rate, channels, self._now())
+        except Exception as error:
+            self.errors += 1
+            recording.failed(track, error)
+
+    def _listen(self, recording: Recording, frame: Frame) -> None:
+        if isinstance(frame, UserStartedSpeakingFrame):
+            recording.speech.user_started(self._now())
+        elif isinstance(frame, UserStoppedSpeakingFrame):
+            recording.speech.user_stopped(self._now())
+        elif isinstance(frame, BotStartedSpeakingFrame):
+            recording.speech.bot_started()
+        elif isinstance(frame, BotStoppedSpeakingFrame):
+            recording.speech.bot_stopped(self._now())
+        elif isinstance(frame, InterruptionFrame):
+            recording.interrupt(self._now())
+
+    def _user(self, user_id: str | None) -> str:
+        """Return a user's track: two who speak at once cannot share one."""
+        track = self._users.get(user_id)
+        if track is None:
+            number = len(self._users) + 1
+            track = "user" if number == 1 or number > MAX_USERS else f"user-{number}"
+            self._users[user_id] = track
+        return track
+
+    # -- recordings --------------------------------------------------------------------------------
+
+    @property
+    def _active(self) -> Recording | None:
+        recording = self._recording
+        return recording if recording is not None and not recording.ended else None
+
+    def _stop(self, *, discard_unheard: bool) -> None:
+        if self._recording is not None:
+            self._recording.end(self._now(), discard_unheard=discard_unheard)
+
+    async def _finish(self) -> None:
+        """Wait for recordings that have ended to be over, within the drain."""
+        self._detach_turn_tracker()
+        if self._running:
+            await asyncio.wait(self._running, timeout=self._settings.drain_seconds)
+        for recording in self._running.values():
+            recording.hurry()
+        if self._running:
+            await asyncio.wait(self._running, timeout=HANDLER_SECONDS)
+        for task in list(self._running):
+            logger.error("{}: a handler or the start of the recording hangs; left behind", self)
+            await self.cancel_task(task)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(HANDLER_SECONDS):
+                await self._lanes.drained()
+        await self._lanes.close()
+        lease, self._lease = self._lease, None
+        if lease is not None:
+            await lease.release()
+
+    def _options(self) -> Options:
+        return Options(
+            sample_rate=self._sample_rate,
+            channels=self._num_channels,
+            block_samples=max(1, self._buffer_size // 2) if self._buffer_size else 0,
+            turn_audio=self._enable_turn_audio,
+            hold_back_seconds=self._settings.hold_back_seconds,
+            metadata=self._metadata,
+            tags=self._tags,
+            outputs=self._outputs,
+        )
+
+    def _choose_rate(self, pipeline_rate: int) -> int:
+        if self._wanted_rate is not None:
+            return self._wanted_rate
+        rate = self._settings.sample_rate
+        if "sample_rate" in self._settings.model_fields_set or rate == pipeline_rate:
+            return rate
+        try:
+            self._settings.replace(sample_rate=pipeline_rate)
+        except SettingsError as error:
+            logger.warning("{}: recording at {} Hz, not the pipeline's: {}", self, rate, error)
+            return rate
+        return pipeline_rate
+
+    def _failed(self, error: Exception) -> None:
+        """Take note of an error of ours that must not reach the pipeline."""
+        self.errors += 1
+        if self.errors == 1:
+            logger.opt(exception=error).error("{}: {}", self, error)
+        if self._recording is not None:
+            self._recording.failed("", error)
+
+    # -- events ------------------------------------------------------------------------------------
+
+    def add_event_handler(self, event_name: str, handler: Callable[..., Any]) -> None:
+        """Add a handler; see the class for the events."""
+        if (newer := _NEWER.get(event_name)) is not None:
+            warn_deprecated(
+                f"`{event_name}` is deprecated since 1.8.0 and will be removed in 2.0.0. "
+                f"Use `{newer}` instead.",
+                stacklevel=2,
+            )
+        super().add_event_handler(event_name, handler)
+
+    def wanted(self, *names: str) -> bool:
+        """Return whether any of these events has a handler."""
+        return any(self._event_handlers[name].handlers for name in names)
+
+    async def call(self, name: str, *arguments: object) -> None:
+        """Call an event's handlers, one after the other; what they raise is logged."""
+        await self._call_event_handler(name, *arguments)
+
+    async def call_with_turn(self, name: str, number: int, audio: bytes, sample_rate: int) -> None:
+        """Call the handlers of a turn's audio."""
+        await self.call(name, TurnAudioData(number, audio, sample_rate, 1))
+
+    def _attach_turn_tracker(self) -> None:
+        if not self._enable_turn_audio or self._turn_tracker is not None:
+            return
+        tracker = self.pipeline_worker.turn_tracking_observer
+        if tracker is None:
+            logger.warning(
+                "{}: enable_turn_audio is set, but turn tracking is off: no turns will be told. "
+                "Construct the pipeline worker with enable_turn_tracking=True.",
+                self,
+            )
+            return
+
+        async def on_turn_ended(
+            _tracker: object, number: int, _duration: float, _interrupted: bool
+        ) -> None:
+            if self._recording is not None:
+                self._recording.end_turn(number)
+
+        tracker.add_event_handler("on_turn_ended", on_turn_ended)
+        self._turn_tracker = tracker, on_turn_ended
+
+    def _detach_turn_tracker(self) -> None:
+        if self._turn_tracker is not None:
+            tracker, handler = self._turn_tracker
+            self._turn_tracker = None
+            tracker.remove_event_handler("on_turn_ended", handler)
+
+
+def _settings(
+    settings: Settings | None, sample_rate: int | None, outputs: Sequence[str] | None
+) -> Settings:
+    """Return the settings, having checked what is to be different from them."""
+    settings = settings or Settings()
+    changes: dict[str, Any] = {}
+    if sample_rate is not None:
+        changes["sample_rate"] = sample_rate
+    if outputs is not None:
+        changes["outputs"] = tuple(outputs)
+    if changes:
+        settings.replace(**changes)
+    return settings
+
+
+def _recording_ids(first: str | None) -> Iterator[str | None]:
+    if first is None:
+        return itertools.repeat(None)
+    check_recording_id(first)
+    suffixes = itertools.chain([""], (f"-{number}" for number in itertools.count(2)))
+    return (first[: MAX_RECORDING_ID - len(suffix)] + suffix for suffix in suffixes)

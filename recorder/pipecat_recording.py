@@ -1,0 +1,357 @@
+"""One recording of a pipeline: frames in from the first moment on, events out until it is over."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING
+
+import numpy as np
+from loguru import logger
+
+from recorder import events, layouts
+from recorder.names import InvalidName
+from recorder.pipecat_blocks import AudioBlocks, RecorderClosed
+from recorder.pipecat_events import Lanes
+from recorder.pipecat_handlers import (
+    AUDIO,
+    CHUNK_UPLOADED,
+    COMPLETED,
+    STARTED,
+    STOPPED,
+    TRACK_AUDIO,
+    UPLOAD_ERROR,
+    Handlers,
+)
+from recorder.pipecat_intake import Intake
+from recorder.pipecat_shared import Lease
+from recorder.pipecat_turn_audio import TurnAudio, sides
+from recorder.pipecat_turns import Listener, Run, Speaker, Speech, Turn
+from recorder.result import RecordingResult, State
+from recorder.settings import SettingsError
+from recorder.spool import RecordingExists
+from uploader.errors import StoreError
+from uploader.manifest import KeyTaken
+
+if TYPE_CHECKING:
+    from recorder.chunk_reader import Planes
+    from recorder.session import Session
+
+RETRY_SECONDS = 5.0
+"""How long a recording that cannot be started waits before it is tried again."""
+
+_LIFE = "life"
+"""The lane of events that tell where a recording stands."""
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What to record, and how to hand it on.
+
+    Attributes:
+        sample_rate: Hz.
+        channels: Of merged audio: 1 or 2.
+        block_samples: Length of a block of audio; 0 for one, at the end.
+        turn_audio: Whether speech is handed on.
+        hold_back_seconds: Of the settings.
+        metadata: User metadata.
+        tags: Object tags.
+        outputs: Instead of the settings', or None.
+    """
+
+    sample_rate: int
+    channels: int
+    block_samples: int
+    turn_audio: bool
+    hold_back_seconds: float
+    metadata: Mapping[str, str]
+    tags: Mapping[str, str]
+    outputs: Sequence[str] | None
+
+
+class Recording(Listener):
+    """From the moment recording is wanted to the moment the result is known.
+
+    Everything but `run` returns at once.
+
+    Args:
+        began_at: When, seconds on the recorder's clock: that is where sample 0 is.
+        options: What to record.
+        ids: Recording ids to try, in order; None for one that is made.
+        lease: Gives the recorder.
+        handlers: Told what happens.
+        lanes: Keep the order in which they are told.
+
+    Attributes:
+        result: How it came out; None until then.
+        speech: Who speaks.
+        errors: How often something went wrong with a frame, by class of error.
+    """
+
+    def __init__(
+        self,
+        began_at: float,
+        options: Options,
+        ids: Iterator[str | None],
+        lease: Lease,
+        handlers: Handlers,
+        lanes: Lanes,
+    ) -> None:
+        self.result: RecordingResult | None = None
+        self.errors: Counter[str] = Counter()
+        self.speech = Speech(began_at, options.sample_rate, self)
+        self._began_at = began_at
+        self._options = options
+        self._ids = ids
+        self._lease = lease
+        self._handlers = handlers
+        self._lanes = lanes
+        self._log = logger
+        self._intake = Intake(self.failed)
+        self._turn_audio = TurnAudio(
+            self._opened_session, options.sample_rate, handlers, lanes, self._cannot_read
+        )
+        self._blocks = AudioBlocks(
+            options.block_samples,
+            options.hold_back_seconds,
+            self._deliver,
+            lambda: handlers.wanted(AUDIO, TRACK_AUDIO),
+            self._cannot_read,
+        )
+        self._user_until = 0
+        self._opened = asyncio.Event()
+        self._ended = asyncio.Event()
+        self._over = asyncio.Event()
+        self._outcome: RecordingResult | None = None
+
+    # -- from the pipeline ---------------------------------------------------------------------
+
+    @property
+    def session(self) -> Session | None:
+        """The session, once there is one."""
+        return self._intake.session
+
+    @property
+    def ended(self) -> bool:
+        """Whether `end` was called."""
+        return self._intake.ended
+
+    @property
+    def pending(self) -> tuple[int, int]:
+        """Samples [start, end): recorded, and not yet handed on in a block."""
+        start = self._blocks.emitted
+        return start, max(start, self._user_until, self.speech.heard_until)
+
+    def write(self, track: str, pcm: bytes, sample_rate: int, channels: int, at: float) -> None:
+        """Take a frame.
+
+        Raises:
+            InvalidFrame: It cannot be audio.
+            SpoolFull: Too much waits for the session already.
+        """
+        self._intake.write(track, pcm, sample_rate, channels, at)
+        if track == layouts.BOT:
+            self.speech.bot_audio(at, len(pcm) // (2 * channels), sample_rate)
+        else:
+            self._user_until = self.speech.position(at)
+
+    def interrupt(self, at: float) -> None:
+        """Take back what the bot has sent ahead."""
+        self._intake.mark("interrupt", layouts.BOT, at)
+        self.speech.interrupted(at)
+
+    def end(self, at: float, *, discard_unheard: bool) -> None:
+        """Accept nothing more. Idempotent."""
+        if not self.ended:
+            self._turn_audio.leave(self.speech.finish(at))
+            self._intake.end(discard_unheard=discard_unheard)
+            self._ended.set()
+
+    def end_turn(self, number: int) -> None:
+        """Take note that a turn of the conversation is over."""
+        if self.ended:
+            if self._options.turn_audio:
+                self._turn_audio.left_ended(number)
+        else:
+            self.speech.turn_ended(number)
+
+    def hurry(self) -> None:
+        """Wait no longer for the upload: the result is what it is now."""
+        self._over.set()
+
+    def failed(self, track: str, error: Exception) -> None:
+        """Count what went wrong with a frame; log and report the first of its kind."""
+        kind = type(error).__name__
+        self.errors[kind] += 1
+        if self.errors[kind] == 1:
+            self._log.error("audio of track {!r} cannot be taken: {}", track, error)
+            self._tell(UPLOAD_ERROR, events.CaptureFailed(track, error))
+
+    # -- what `Speech` finds -------------------------------------------------------------------
+
+    def mark_start(self, speaker: Speaker, at: float) -> None:
+        """Mark the begin of a turn."""
+        self._intake.mark("start_turn", speaker, at)
+        self._hold()
+
+    def mark_end(self, speaker: Speaker, at: float, interrupted: bool) -> None:
+        """Mark the end of a turn."""
+        self._intake.mark("end_turn", speaker, at, interrupted=interrupted)
+
+    def run_ended(self, speaker: Speaker, run: Run) -> None:
+        """Hand on a run of speech."""
+        if self._options.turn_audio:
+            self._turn_audio.run_ended(speaker, run)
+
+    def turn_ended(self, turn: Turn) -> None:
+        """Hand on a turn."""
+        if self._options.turn_audio:
+            self._turn_audio.turn_ended(turn)
+
+    def _hold(self) -> None:
+        """Keep what turn audio still needs in the spool."""
+        session = self.session
+        if session is None or not self._options.turn_audio or not self._turn_audio.wanted:
+            return
+        position = self.speech.open_from(self._turn_audio.needed_from(session.position()))
+        session.hold(self, position)
+
+    # -- its life ------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Start the session, hand on its audio until it has ended, and wait for the result."""
+        try:
+            session = await self._open()
+        finally:
+            self._opened.set()
+        if session is None:
+            return
+        self._tell(STARTED)
+        try:
+            await self._hand_on(session)
+        except RecorderClosed as error:
+            self._log.error("no more audio can be handed on: {}", error)
+            self._over.set()
+        self._tell(STOPPED)
+        await self._over.wait()
+        await self._complete(self._outcome or session.result)
+
+    async def _hand_on(self, session: Session) -> None:
+        try:
+            self._hold()
+            await self._blocks.run(session, self._ended)
+            await self._turn_audio.finish()
+        finally:
+            with contextlib.suppress(RuntimeError):  # the recorder was closed: nothing is held
+                session.release(self)
+
+    async def _open(self) -> Session | None:
+        """Start the session, and try again as long as recording is wanted."""
+        identifier = next(self._ids)
+        while True:
+            last_try = self.ended
+            try:
+                session = await self._start(identifier)
+            except (RecordingExists, KeyTaken) as error:
+                logger.warning("{}; another id is made of it", error)
+                identifier = next(self._ids)
+                continue
+            except Exception as error:
+                self.failed("", error)
+                if last_try or isinstance(error, SettingsError | InvalidName):
+                    await self._give_up(identifier, error)
+                    return None
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(RETRY_SECONDS):
+                        await self._ended.wait()
+                continue
+            self._log = logger.bind(recording_id=session.recording_id)
+            self._intake.attach(session)
+            return session
+
+    async def _start(self, identifier: str | None) -> Session:
+        options = self._options
+        recorder = await self._lease.opened()
+        if (error := recorder.store_error) is not None:
+            op = error.op if isinstance(error, StoreError) else "open"
+            retrying = isinstance(error, StoreError) and error.retryable
+            self._tell(UPLOAD_ERROR, events.UploadFailed(op, error, retrying))
+        return await recorder.start(
+            identifier,
+            metadata=options.metadata,
+            tags=options.tags,
+            outputs=options.outputs,
+            sample_rate=options.sample_rate,
+            began_at=self._began_at,
+            on_event=self._on_event,
+        )
+
+    async def _give_up(self, identifier: str | None, error: Exception) -> None:
+        lost = self._intake.give_up()
+        self._log.error("nothing is recorded, {} bytes of audio are lost: {}", lost, error)
+        rate, hint = self._options.sample_rate, getattr(error, "hint", "")
+        await self._complete(
+            RecordingResult(
+                identifier or "", State.FAILED, "", 0.0, 0, rate, 0, reason=str(error), hint=hint
+            )
+        )
+
+    async def _opened_session(self) -> Session | None:
+        await self._opened.wait()
+        return self.session
+
+    async def _complete(self, result: RecordingResult | None) -> None:
+        self.result = result
+        if result is not None:
+            await self._lanes.drained(CHUNK_UPLOADED, UPLOAD_ERROR)
+            self._tell(COMPLETED, result)
+
+    def _on_event(self, event: events.Event) -> None:
+        if isinstance(event, events.ChunkUploaded):
+            self._tell(CHUNK_UPLOADED, event)
+        elif isinstance(event, events.UploadFailed | events.CaptureFailed):
+            self._tell(UPLOAD_ERROR, event)
+        elif isinstance(event, events.RecordingEnded):
+            again = self._over.is_set()
+            self._outcome = event.result
+            self._ended.set()
+            self._over.set()
+            if again and self.result is not None:
+                self.result = event.result
+                self._tell(COMPLETED, event.result)
+
+    # -- events --------------------------------------------------------------------------------
+
+    def _tell(self, name: str, *arguments: object) -> None:
+        lane = _LIFE if name in (STARTED, STOPPED, COMPLETED) else name
+        if self._handlers.wanted(name):
+            self._lanes.add(lane, partial(self._handlers.call, name, *arguments))
+
+    def _cannot_read(self, error: Exception) -> None:
+        self._tell(UPLOAD_ERROR, events.UploadFailed("read", error, retrying=False))
+
+    async def _deliver(self, planes: Planes) -> None:
+        """Hand on a block."""
+        handlers, options = self._handlers, self._options
+        calls = []
+        if handlers.wanted(AUDIO):
+            audio = await asyncio.to_thread(merged, planes, options.channels)
+            calls.append(handlers.call(AUDIO, audio, options.sample_rate, options.channels))
+        if handlers.wanted(TRACK_AUDIO):
+            user, bot = await asyncio.to_thread(sides, planes)
+            calls.append(
+                handlers.call(TRACK_AUDIO, user, bot, options.sample_rate, options.channels)
+            )
+        await asyncio.gather(*calls)
+
+
+def merged(planes: Planes, channels: int) -> bytes:
+    """Return all tracks as 16-bit mono, or interleaved with the user left and the bot right."""
+    if channels == 1:
+        return layouts.mix(planes.samples).astype("<i2").tobytes()
+    frames = layouts.stereo(planes.samples, planes.tracks)
+    return np.ascontiguousarray(frames, dtype="<i2").tobytes()
