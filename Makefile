@@ -4,18 +4,16 @@ UV := .uv/bin/uv
 export UV_PYTHON := $(PYTHON)
 RUN := $(UV) run --frozen --extra demo
 
-.PHONY: demo test lint types build clean
-
-$(UV):
-	$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed, this is " + sys.version.split()[0] + "; set PYTHON=") if sys.version_info < (3, 11) else None'
-	$(PYTHON) -m venv .uv
-	.uv/bin/python -m pip install --quiet 'uv>=0.9,<1'
+.PHONY: demo test soak lint types build smoke clean
 
 demo: $(UV)  ## record a scripted conversation through a real pipeline to an embedded S3 server
 	$(UV) run --frozen --no-dev --extra demo recorder demo
 
 test: $(UV)  ## all tests of the default suite
 	$(RUN) pytest
+
+soak: $(UV)  ## the long runs too
+	$(RUN) pytest -m "soak or not soak"
 
 lint: $(UV)
 	$(RUN) ruff check .
@@ -24,8 +22,20 @@ lint: $(UV)
 types: $(UV)
 	$(RUN) mypy
 
-build: $(UV)
+build: $(UV)  ## the wheel and the source distribution, in dist/
+	rm -rf dist
 	$(UV) build --quiet --out-dir dist
 
+smoke: build  ## the built wheel, installed by itself, used from outside of the source tree
+	rm -rf .smoke
+	$(UV) venv --quiet .smoke
+	$(UV) pip install --quiet --python .smoke/bin/python dist/*.whl
+	cd .smoke && bin/python ../tests/smoke/smoke.py
+
+$(UV):
+	@$(PYTHON) -c 'import sys; v = sys.version_info; v >= (3, 11) or sys.exit(f"Python 3.11 or newer is needed; $(PYTHON) is {v[0]}.{v[1]}. Set PYTHON=...")'
+	$(PYTHON) -m venv .uv
+	.uv/bin/python -m pip install --quiet --disable-pip-version-check 'uv>=0.9,<1'
+
 clean:
-	rm -rf .venv .uv dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv .uv .smoke dist demo-data .pytest_cache .mypy_cache .ruff_cache .hypothesis

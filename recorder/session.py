@@ -31,6 +31,9 @@ MAX_TRACKS = 64
 MAX_AHEAD_SECONDS = 3600.0
 """How far `at` may lie from now: more is a time of another clock, not of this one."""
 
+CATCH_UP_SECONDS = 1.0
+"""How long frames from before the start may be handed over in their places after it."""
+
 
 class InvalidFrame(BotRecorderError, ValueError):
     """A frame that cannot be audio: odd bytes, an impossible rate, a time of another clock."""
@@ -50,15 +53,20 @@ class Track:
     source: Source = "capture"
 
 
+def speaking_as(name: str) -> Track:
+    """Return the track a bare name means: `bot` plays out, everybody else is a microphone."""
+    return Track(name, "playout" if name == "bot" else "capture")
+
+
 def check_tracks(tracks: Sequence[Track | str]) -> list[Track]:
-    """Return the tracks a recording begins with; a bare name is a microphone's.
+    """Return the tracks a recording begins with.
 
     Raises:
         InvalidName: A name is not allowed, there twice, or one too many.
     """
     speakers: dict[str, Track] = {}
     for track in tracks:
-        speaker = track if isinstance(track, Track) else Track(track)
+        speaker = track if isinstance(track, Track) else speaking_as(track)
         check_track(speaker.name)
         if speaker.name in speakers:
             raise InvalidName("track", speaker.name, "is named twice")
@@ -122,6 +130,8 @@ class Session:
         sample_rate: int,
         backstage: Backstage,
         report: Callable[[events.Event], None],
+        *,
+        late: bool = False,
     ) -> None:
         self.recording_id = recording_id
         self.sample_rate = sample_rate
@@ -135,6 +145,7 @@ class Session:
         self._report = report
         self._lock = threading.Lock()
         self._last_ns = 0
+        self._catch_up_until = clock.monotonic() + CATCH_UP_SECONDS if late else zero
         self._ended = False
         self._paused = False
         self._tracks: dict[str, int] = {}
@@ -195,15 +206,15 @@ class Session:
             if self._ended or self._paused:
                 self.ignored += 1
                 return
-            written = max(self._last_ns, int((now - self.zero) * NS))
-            self._last_ns = written
-            at_ns = written if at is None else int((at - self.zero) * NS)
+            at_ns = None if at is None else int((at - self.zero) * NS)
+            written = self._written_now(at_ns, now)
+            at_ns = written if at_ns is None else at_ns
             if not length:
                 return
             try:
                 index = self._tracks.get(track)
                 if index is None:
-                    index = self._declare(Track(track), written)
+                    index = self._declare(speaking_as(track), written)
                 if self._lost:
                     self._tell_lost(track, min(length, MAX_PAYLOAD))
                 if length <= MAX_PAYLOAD:
@@ -286,13 +297,14 @@ class Session:
         with self._lock:
             if self._ended or unless:
                 return False
-            written = self._written_now()
-            at_ns = written if at is None else int((at - self.zero) * NS)
+            when = None if at is None else int((at - self.zero) * NS)
+            written = self._written_now(when)
+            at_ns = written if when is None else when
             try:
                 index = NO_TRACK
                 if track is not None:
                     found = self._tracks.get(track)
-                    index = self._declare(Track(track), written) if found is None else found
+                    index = self._declare(speaking_as(track), written) if found is None else found
                 body = b"" if payload is None else json.dumps(payload).encode()
                 self._journal.append(kind, index, at_ns, written, body)
             except SpoolFull as error:
@@ -325,6 +337,7 @@ class Session:
             if self._ended:
                 return
             self._ended = True
+            self._catch_up_until = self.zero
             written = self._written_now()
             rest: list[tuple[Record, object]] = []
             marks: list[tuple[Kind, int, int, dict[str, Any]]] = [
@@ -423,8 +436,17 @@ class Session:
 
     # --------------------------------------------------------------------------------------------
 
-    def _written_now(self) -> int:
-        self._last_ns = max(self._last_ns, int((self._clock.monotonic() - self.zero) * NS))
+    def _written_now(self, at_ns: int | None = None, now: float | None = None) -> int:
+        """Return when a record is written; never before the one before it.
+
+        Frames from before the start are handed over right after it, and count as written when
+        they arrived: only so they may be placed there, which nothing sealed forbids yet.
+        """
+        now = self._clock.monotonic() if now is None else now
+        written = int((now - self.zero) * NS)
+        if now < self._catch_up_until:
+            written = self._last_ns if at_ns is None else min(written, at_ns)
+        self._last_ns = max(self._last_ns, written)
         return self._last_ns
 
     def _declare(self, track: Track, written: int) -> int:
