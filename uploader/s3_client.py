@@ -1,17 +1,16 @@
 """The S3 client: how it is made, and what its errors mean. The only file that imports it.
 
 The client does not retry, does not follow a bucket to another region, and computes no checksums
-of its own: that is the work of `uploader.retry`, of who set the region, and of the store.
+of its own: that is the work of `uploader.retry`, of who set the region, and of the store. What
+remains is one repetition inside aiohttp, of a request other than POST whose connection broke.
 """
 
 from __future__ import annotations
 
 import contextlib
 import functools
-import ipaddress
 from collections.abc import AsyncIterator, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, cast
-from urllib.parse import urlsplit
 
 import aioboto3
 import aiobotocore.session
@@ -71,10 +70,9 @@ async def connect(
         response_checksum_validation="when_required",
         tcp_keepalive=True,
         user_agent_extra="bot-recorder",
-        s3={
-            "payload_signing_enabled": False,
-            "addressing_style": "path" if _has_no_subdomains(endpoint_url) else "auto",
-        },
+        # The bucket is put in the path for an endpoint of one's own, in the host name for AWS:
+        # that is the default, and `addressing_style` in the AWS configuration can change it.
+        s3={"payload_signing_enabled": False},
     )
     core = aiobotocore.session.get_session()
     core.register_component("data_loader", _loader())
@@ -89,18 +87,6 @@ async def connect(
     async with session.client("s3", endpoint_url=endpoint_url, config=config) as client:
         client.meta.events.register("before-call.s3", _stay_in_region)
         yield client
-
-
-def _has_no_subdomains(endpoint_url: str | None) -> bool:
-    """Whether an endpoint's host is an address or `localhost`: no bucket can be put before it."""
-    host = (urlsplit(endpoint_url).hostname or "") if endpoint_url else ""
-    if host == "localhost":
-        return True
-    try:
-        ipaddress.ip_address(host)
-    except ValueError:
-        return False
-    return True
 
 
 def _stay_in_region(params: dict[str, Any], **_: object) -> None:
