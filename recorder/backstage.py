@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 from loguru import logger
 
+from recorder.deliverable import as_told
 from recorder.delivery import Delivery
-from recorder.quota import SpoolFull
 from recorder.result import RecordingResult
+from uploader.errors import BotRecorderError
 from uploader.retry import Deadline
 
 if TYPE_CHECKING:
@@ -112,8 +113,8 @@ class SessionBackstage:
         try:
             if self._session is not None:
                 await self.delivery.seal(self._session.now_ns())
-        except SpoolFull as error:
-            self._say(error)
+        except Exception as error:  # whatever it is, the next look is another try
+            self._say(as_told(error))
         finally:
             self._busy = False
 
@@ -126,9 +127,10 @@ class SessionBackstage:
                 try:
                     await self.delivery.seal(session.now_ns(), final=True, rest=rest)
                     break
-                except SpoolFull as error:
+                except Exception as error:  # whatever it is, nothing is complete without the rest
                     rest = []
-                    self._say(error)
+                    self.delivery.seal_error = as_told(error)
+                    self._say(self.delivery.seal_error)
                     if time.monotonic() > until:
                         break
                     await asyncio.sleep(SEAL_AGAIN_SECONDS)
@@ -136,7 +138,7 @@ class SessionBackstage:
             self._all_sealed.set()
             self.delivery.stop()
 
-    def _say(self, error: SpoolFull) -> None:
+    def _say(self, error: BotRecorderError) -> None:
         if str(error) != self._said:
             self._said = str(error)
             self._log.error("sealing waits: {}", error)

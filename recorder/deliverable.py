@@ -138,6 +138,15 @@ def state_of(error: BotRecorderError) -> State:
     return State.PENDING if getattr(error, "retryable", False) else State.FAILED
 
 
+def as_told(error: Exception) -> BotRecorderError:
+    """Return an error as one of the project's own, so that it can be reported like any."""
+    if isinstance(error, BotRecorderError):
+        return error
+    told = BotRecorderError(f"{type(error).__name__}: {error}")
+    told.__cause__ = error
+    return told
+
+
 def said(error: BotRecorderError | None) -> tuple[str, str]:
     """Return an error's reason and hint."""
     if error is None:
@@ -145,4 +154,4 @@ def said(error: BotRecorderError | None) -> tuple[str, str]:
     return Exception.__str__(error), error.hint
 
 
-__all__ = ["Deliverable", "said", "state_of"]
+__all__ = ["Deliverable", "as_told", "said", "state_of"]

@@ -16,7 +16,7 @@ from loguru import logger
 
 from recorder import events
 from recorder.chunk_reader import ChunkReader, Planes, joined
-from recorder.deliverable import Deliverable, said, state_of
+from recorder.deliverable import Deliverable, as_told, said, state_of
 from recorder.engine import Engine
 from recorder.outputs import OutputSpec, mixed_outputs, track_output
 from recorder.plan import Plan
@@ -60,6 +60,7 @@ class Delivery:
     ) -> None:
         self.plan = plan
         self.result: RecordingResult | None = None
+        self.seal_error: BotRecorderError | None = None
         self.finished = asyncio.Event()
         self.ended = asyncio.Event()
         self.holds: dict[object, int] = {}
@@ -117,8 +118,8 @@ class Delivery:
     async def _deliver_or_report(self) -> None:
         try:
             await self._deliver()
-        except BotRecorderError as error:
-            self._report(error)
+        except Exception as error:  # whatever it is, the next chunk is another try
+            self._report(as_told(error))
 
     def _end(self, result: RecordingResult) -> None:
         self.result = result
@@ -264,6 +265,9 @@ class Delivery:
     # -- the end -------------------------------------------------------------------------------
 
     async def _finish(self) -> RecordingResult:
+        if not self._sealer.finished:
+            error = self.seal_error or BotRecorderError("the recording was cut off before its end")
+            return await self._kept(self._result(State.PENDING, error))
         samples = self._sealer.sealed_samples
         try:
             if not self._manifest.created:
@@ -278,9 +282,10 @@ class Delivery:
                     raise result
             outcome = self._outcome()
             await self._manifest.write(self._document(outcome))
-        except BotRecorderError as error:
-            self._report(error)
-            return await self._kept(self._result(state_of(error), error))
+        except Exception as error:  # whatever it is, it is no success
+            told = as_told(error)
+            self._report(told)
+            return await self._kept(self._result(state_of(told), told))
         if outcome in (State.COMPLETED, State.COMPLETED_WITH_GAPS):
             return self._result(outcome, None)
         failed = [output.error for output in self._all_outputs() if output.error is not None]
@@ -366,6 +371,7 @@ class Delivery:
             spool=None if durable else str(self._spool.path),
             reason=reason,
             hint=hint,
+            counts=dict(self._context.counts),
         )
 
     def _document(self, state: State) -> dict[str, Any]:

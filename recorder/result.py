@@ -75,6 +75,7 @@ class RecordingResult:
         spool: Local folder the audio is kept in, where the state is `pending` or `failed`.
         reason: Why it is not completed.
         hint: What can be done about it.
+        counts: Requests by operation, and `failed_attempts`, which were retried or given up.
     """
 
     recording_id: str

@@ -363,9 +363,9 @@ class Session:
 
         Args:
             discard_unheard: See `end`.
-            wait_seconds: How long to wait; the settings' `drain_seconds` if None. After that the result
-                is `pending`: the upload goes on while the recorder is open, and what is left
-                then stays in the spool.
+            wait_seconds: How long to wait; the settings' `drain_seconds` if None. After that
+                the result is `pending`: the upload goes on while the recorder is open, and
+                what is left then stays in the spool.
 
         Returns:
             The result. It never raises for what storage does.

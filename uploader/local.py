@@ -14,6 +14,7 @@ from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self, TypeVar
+from urllib.parse import quote
 
 from uploader import checksum as crc
 from uploader import limits
@@ -57,7 +58,8 @@ class LocalStore(Store):
 
     def url(self, key: str) -> str:
         """Return the file's URL, `file:///...`."""
-        return (self.root / (self.prefix + key)).as_uri()
+        # `=` and the like need no encoding in a path (RFC 3986, section 3.3), and read better so.
+        return "file://" + quote(str(self.root / (self.prefix + key)), safe="/=+,@:~")
 
     async def __aenter__(self) -> Self:
         """Make the root folder if its parent exists, and clear what killed processes left."""

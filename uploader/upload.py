@@ -9,8 +9,9 @@ whoever goes on with it.
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from uploader.budget import ByteBudget
@@ -54,7 +55,7 @@ class Source(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """What all uploads of a recording share."""
+    """What all requests of a recording share; `counts` has its requests by operation."""
 
     store: Store
     retrier: Retrier
@@ -64,16 +65,22 @@ class Context:
     recording_id: str
     log: Logger
     on_failure: Callable[[AttemptFailed], None]
+    counts: Counter[str] = field(default_factory=Counter)
 
     async def call(self, op: str, request: Callable[[], Awaitable[T]]) -> T:
-        """Make one request through the retry layer; see `Retrier.call`."""
+        """Make one request through the retry layer, and count it; see `Retrier.call`."""
+        self.counts[op] += 1
         return await self.retrier.call(
             op,
             request,
             deadline=self.deadline,
             log=self.log,
-            on_attempt_failed=self.on_failure,
+            on_attempt_failed=self._failed,
         )
+
+    def _failed(self, failed: AttemptFailed) -> None:
+        self.counts["failed_attempts"] += 1
+        self.on_failure(failed)
 
 
 class Upload:

@@ -332,3 +332,36 @@ async def test_capture_makes_no_request_and_no_await(make: Make, store: FaultySt
         assert call.frames == 45
         store.refuse("put", None)
         await call.stop()
+
+
+async def test_what_cannot_be_sealed_is_never_called_complete(
+    make: Make, store: FaultyStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The rest of the call cannot be written to the spool: the object without it is no success."""
+    clock = VirtualClock()
+    async with Recorder(make(retry_deadline_seconds=1), clock=clock, store=store) as recorder:
+        call = await recorder.start("call")
+        speak(call, clock, 0, 4)
+        await call.flush()
+        recorder._quota.limit = 0
+        speak(call, clock, 4, 6)
+        result = await call.stop()
+    assert result.state is State.PENDING
+    assert "spool" in result.reason
+    assert not list(tmp_path.glob("bucket/dt=*/call/audio.wav"))
+    assert list((tmp_path / "spool" / "call" / "journal").iterdir())
+
+
+async def test_an_error_nobody_thought_of_is_told_and_not_called_success(
+    make: Make, store: FaultyStore, tmp_path: Path
+) -> None:
+    clock, seen = VirtualClock(), list[Event]()
+    async with Recorder(make(), clock=clock, store=store) as recorder:
+        call = await recorder.start("call", on_event=seen.append)
+        store.fail("put", lambda: ZeroDivisionError("a bug"))
+        speak(call, clock, 0, 4)
+        await call.flush()
+        assert any("ZeroDivisionError: a bug" in str(e.error) for e in seen if hasattr(e, "error"))
+        speak(call, clock, 4, 6)
+        assert (await call.stop()).state is State.COMPLETED
+    np.testing.assert_array_equal(recorded(tmp_path), VOICE[: 6 * RATE])
