@@ -201,7 +201,8 @@ class SessionBackstage:
 
     async def read(self, start: int, end: int) -> Planes:
         """Return samples."""
-        return await self._engine.run(self.delivery.read(start, end))
+        now_ns = 0 if self._session is None else self._session.now_ns()
+        return await self._engine.run(self.delivery.read(start, end, now_ns))
 
     def hold(self, holder: object, position: int) -> None:
         """Keep samples in the spool."""

@@ -158,11 +158,12 @@ class Delivery:
         """Wait until everything sealed so far is delivered, or has failed for now."""
         await self._idle.wait()
 
-    async def read(self, start: int, end: int) -> Planes:
-        """Return samples [start, end) of all tracks, sealed or not."""
+    async def read(self, start: int, end: int, now_ns: int) -> Planes:
+        """Return samples [start, end) of all tracks, sealed or not, as things stand at `now_ns`."""
         async with self._sealing:
             sealed = min(end, max(start, self._sealer.sealed_samples))
-            fresh = await self._engine.in_thread(self._preview, sealed, end)
+            preview = self._sealer.preview
+            fresh = Planes(*await self._engine.in_thread(preview, sealed, end, now_ns))
         if start >= sealed:
             return fresh
         older = await self.reader.read(start, sealed)
@@ -178,10 +179,6 @@ class Delivery:
 
     def _step(self, now_ns: int, final: bool, rest: Sequence[tuple[Record, object]]) -> list[Chunk]:
         return self._sealer.step(now_ns, final=final, rest=rest)
-
-    def _preview(self, start: int, end: int) -> Planes:
-        samples = self._sealer.preview(start, end)
-        return Planes(samples, tuple(state.name for state in self._sealer.timeline.tracks))
 
     async def _deliver(self) -> None:
         """Bring the store up to what is sealed.

@@ -138,17 +138,27 @@ class Sealer:
                 self._forget()
         return new
 
-    def preview(self, start: int, end: int) -> Samples:
+    def preview(self, start: int, end: int, now_ns: int) -> tuple[Samples, tuple[str, ...]]:
         """Return samples [start, end) behind the sealed ones, as they stand at this moment.
 
         What is not settled yet is placed by what is known now.
+
+        Args:
+            start: No sample before it.
+            end: The sample behind the last.
+            now_ns: Now, ns after the recording's start: read before this call.
+
+        Returns:
+            Shape (tracks, samples), and the tracks' names.
         """
         self._take_in(self.timeline)
-        if self._renderer.ready(end):
-            return self._renderer.planes(start, end)
-        ahead = copy.deepcopy(self.timeline)
-        ahead.advance(ahead.decided_ns, final=True)
-        return Renderer(ahead, self._reader.view).planes(start, end)
+        self.timeline.advance(now_ns)
+        timeline, renderer = self.timeline, self._renderer
+        if not renderer.ready(end):
+            timeline = copy.deepcopy(timeline)
+            timeline.advance(timeline.decided_ns, final=True)
+            renderer = Renderer(timeline, self._reader.view)
+        return renderer.planes(start, end), tuple(state.name for state in timeline.tracks)
 
     def close(self) -> None:
         """Unmap the journal."""
