@@ -219,6 +219,7 @@ async def test_nothing_is_deleted_or_called_completed_before_it_is_verified(
     assert store.calls["abort_multipart"] == 0
     assert store.most_parts_at_once == 1
     assert len(deletes) == 60
+    assert store.calls["get"] == 0, "part 1 was not made from what is still on disk"
 
 
 async def test_two_recordings_cannot_share_an_id(make: Make, store: FaultyStore) -> None:

@@ -213,6 +213,14 @@ async def test_somebody_elses_object_is_never_replaced(store: FaultyStore) -> No
     assert await store.inner.get(KEY) == b"theirs"
 
 
+async def test_the_same_bytes_by_somebody_else_are_not_ours(store: FaultyStore) -> None:
+    await store.inner.put(KEY, DATA, ObjectAttributes(metadata={RECORDING_ID: "other"}))
+    upload, _, _ = make(store)
+    await upload.create()
+    with pytest.raises(PreconditionFailed):
+        await upload.finish(len(DATA))
+
+
 async def test_an_object_that_is_not_what_was_sent_is_no_success(store: FaultyStore) -> None:
     upload, _, _ = make(store, capabilities=ALL)
     await upload.create()

@@ -226,6 +226,26 @@ async def test_paused_audio_is_silence_and_never_leaves_the_process(make: Make) 
     np.testing.assert_array_equal(left[2 * RATE + edge :], user[2 * RATE + edge :])
 
 
+async def test_what_a_bot_sent_ahead_is_silent_while_paused_and_goes_on_after(make: Make) -> None:
+    settings = make()
+    clock = VirtualClock()
+    speech = np.full(4 * RATE, 1234, dtype=np.int16)
+    async with Recorder(settings, clock=clock) as recorder:
+        call = await recorder.start()
+        for first in range(0, len(speech), FRAME):  # 4 s at once, played from 0 on
+            call.write("bot", speech[first : first + FRAME].tobytes(), RATE)
+        for second, mark in ((1, call.pause), (2, call.resume)):
+            clock.advance_to(call.zero + second)
+            mark()
+        clock.advance_to(call.zero + 4)
+        await call.stop()
+    [body] = [body for key, body in (await objects(settings)).items() if key.endswith("audio.wav")]
+    right = decoded(body)[:, 1]
+    assert (right[:RATE] == 1234).all()
+    assert not right[RATE : 2 * RATE].any()
+    assert (right[2 * RATE :] == 1234).all()
+
+
 async def test_other_speakers_join_with_their_first_frame(make: Make) -> None:
     settings = make(outputs="tracks,stereo")
     clock = VirtualClock()

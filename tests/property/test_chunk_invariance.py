@@ -49,11 +49,11 @@ steps = st.builds(
 
 
 def record(
-    path: Path, trace: list[Step], chunk_samples: int, looks: int
+    path: Path, trace: list[Step], chunk_samples: int, looks: int, hold_back: float
 ) -> tuple[NDArray[np.int16], list[int], dict[str, object]]:
     """Play a trace through a journal and a sealer; return planes, chunk lengths and last state."""
     spool, quota = Spool(path, f"c{chunk_samples}-{looks}"), SpoolQuota(1 << 32)
-    sealer = Sealer(spool, quota, RATE, chunk_samples, HOLD_BACK)
+    sealer = Sealer(spool, quota, RATE, chunk_samples, hold_back)
     writer = JournalWriter(spool.journal, quota)
     noise = np.random.default_rng(7).integers(-9000, 9000, 8192, dtype=np.int16).tobytes()
     now, paused = 0, False
@@ -97,13 +97,14 @@ def record(
     trace=st.lists(steps, max_size=120),
     chunk_samples=st.sampled_from([800, 4001, 16000, 80000]),
     looks=st.sampled_from([1, 3, 50]),
+    hold_back=st.sampled_from([0.2, 0.5, HOLD_BACK]),
 )
 def test_concatenation_is_independent_of_chunk_length_and_of_looking(
-    trace: list[Step], chunk_samples: int, looks: int
+    trace: list[Step], chunk_samples: int, looks: int, hold_back: float
 ) -> None:
     with tempfile.TemporaryDirectory() as folder:
-        whole, _, facts = record(Path(folder), trace, 10_000_000, 0)
-        pieces, lengths, same_facts = record(Path(folder), trace, chunk_samples, looks)
+        whole, _, facts = record(Path(folder), trace, 10_000_000, 0, hold_back)
+        pieces, lengths, same_facts = record(Path(folder), trace, chunk_samples, looks, hold_back)
     assert all(length == chunk_samples for length in lengths[:-1])
     assert sum(lengths) == facts["length"]
     assert lengths == [] or 0 < lengths[-1] <= chunk_samples

@@ -18,7 +18,9 @@ import recorder
 from recorder import Recorder, Settings
 
 RATE = 24000
-VOICE = b"".join((index * 37 % 20011 - 10000).to_bytes(2, "little", signed=True) for index in range(RATE))
+VOICE = b"".join(
+    (index * 37 % 20011 - 10000).to_bytes(2, "little", signed=True) for index in range(RATE)
+)
 
 
 async def by_library(folder: Path) -> None:

@@ -1,32 +1,44 @@
-"""Ends of a pipeline without a network: a microphone, a loudspeaker, a synthesizer; and its run."""
+"""Parts of pipelines without a network, a way to run one, and a stage for a processor alone."""
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Sequence
+import warnings
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
-from pipecat.frames.frames import (
-    CancelFrame,
-    EndFrame,
-    Frame,
-    InputAudioRawFrame,
-    OutputAudioRawFrame,
-    StartFrame,
-    TTSAudioRawFrame,
-    TTSSpeakFrame,
-    TTSStartedFrame,
-    TTSStoppedFrame,
-)
-from pipecat.pipeline.pipeline import Pipeline
-from pipecat.pipeline.worker import PipelineParams, PipelineWorker
-from pipecat.processors.frame_processor import FrameDirection, FrameProcessor
-from pipecat.transports.base_input import BaseInputTransport
-from pipecat.transports.base_output import BaseOutputTransport
-from pipecat.transports.base_transport import TransportParams
-from pipecat.workers.runner import WorkerRunner
+
+with warnings.catch_warnings():
+    # Pipecat's import of a module that Python 3.13 has dropped, and a package of that name has not.
+    warnings.filterwarnings("ignore", "'audioop' is deprecated", DeprecationWarning)
+    from pipecat.clocks.system_clock import SystemClock
+    from pipecat.frames.frames import (
+        Frame,
+        InputAudioRawFrame,
+        OutputAudioRawFrame,
+        StartFrame,
+        TTSAudioRawFrame,
+        TTSSpeakFrame,
+        TTSStartedFrame,
+        TTSStoppedFrame,
+    )
+    from pipecat.observers.turn_tracking_observer import TurnTrackingObserver
+    from pipecat.pipeline.pipeline import Pipeline
+    from pipecat.pipeline.worker import PipelineParams, PipelineWorker
+    from pipecat.processors.frame_processor import (
+        FrameDirection,
+        FrameProcessor,
+        FrameProcessorSetup,
+    )
+    from pipecat.transports.base_input import BaseInputTransport
+    from pipecat.transports.base_output import BaseOutputTransport
+    from pipecat.transports.base_transport import TransportParams
+    from pipecat.utils.asyncio.task_manager import TaskManager
+    from pipecat.workers.runner import WorkerRunner
 
 FRAME_SECONDS = 0.02
 
@@ -147,15 +159,13 @@ async def run_pipeline(
     *,
     in_rate: int = 24_000,
     out_rate: int = 24_000,
-    **options: Any,
-) -> PipelineWorker:
+) -> None:
     """Run a pipeline from its start through `script`, which has to end it, until all is over."""
     worker = PipelineWorker(
         Pipeline(list(processors)),
         enable_rtvi=False,
         idle_timeout_secs=None,
         params=PipelineParams(audio_in_sample_rate=in_rate, audio_out_sample_rate=out_rate),
-        **options,
     )
     started = asyncio.Event()
 
@@ -170,17 +180,56 @@ async def run_pipeline(
     runner = WorkerRunner(handle_sigint=False)
     await runner.add_workers(worker)
     await asyncio.gather(runner.run(), play())
-    return worker
 
 
-__all__ = [
-    "CancelFrame",
-    "EndFrame",
-    "Mic",
-    "Speaker",
-    "Swallow",
-    "Synthesizer",
-    "Witness",
-    "noise",
-    "run_pipeline",
-]
+class Stage:
+    """A processor alone, set up as in a pipeline; frames are handed to it, `behind` sees them go.
+
+    Attributes:
+        behind: The next processor.
+        turns: The turn tracker of the pipeline it believes to be in.
+    """
+
+    def __init__(self, processor: FrameProcessor, *, out_rate: int = 24_000) -> None:
+        self.processor = processor
+        self.behind = Witness()
+        self.turns = TurnTrackingObserver()
+        self._out_rate = out_rate
+        processor.link(self.behind)
+
+    async def set_up(self) -> None:
+        clock = SystemClock()
+        clock.start()
+        worker: Any = SimpleNamespace(turn_tracking_observer=self.turns)
+        setup = FrameProcessorSetup(
+            clock=clock,
+            task_manager=TaskManager(),
+            pipeline_worker=worker,
+            audio_out_sample_rate=self._out_rate,
+        )
+        await self.behind.setup(setup)
+        await self.processor.setup(setup)
+
+    async def start(self) -> None:
+        await self.set_up()
+        await self.push(StartFrame())
+
+    async def push(
+        self, frame: Frame, direction: FrameDirection = FrameDirection.DOWNSTREAM
+    ) -> None:
+        await self.processor.queue_frame(frame, direction)
+
+    async def end_turn(self, number: int) -> None:
+        await self.turns._call_event_handler("on_turn_ended", number, 1.0, False)
+        await asyncio.sleep(0)
+
+
+@asynccontextmanager
+async def on_stage(processor: FrameProcessor, **options: Any) -> AsyncIterator[Stage]:
+    """Start a processor on a stage, and clean it up."""
+    stage = Stage(processor, **options)
+    await stage.start()
+    try:
+        yield stage
+    finally:
+        await processor.cleanup()
