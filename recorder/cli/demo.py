@@ -38,7 +38,7 @@ def demo(
     console = output.stderr()
     shown = output.stderr() if as_json else output.stdout()
 
-    async def work(_: runtime.Interrupts) -> int:
+    async def work(interrupts: runtime.Interrupts) -> int:
         if seconds is not None and not MIN_SECONDS <= seconds <= MAX_SECONDS:
             problem = f"must be {MIN_SECONDS} to {MAX_SECONDS}"
             raise options.UsageError(f"--seconds {seconds:g}: {problem}")
@@ -49,6 +49,7 @@ def demo(
             on_line=lambda at, line: _print_line(shown, at, line),
             on_sighting=lambda sighting: _print_sighting(shown, sighting),
         )
+        interrupts.stop = run.stop
         report = await run.run()
         if as_json:
             output.print_json(_plain(report))
@@ -70,14 +71,14 @@ def _print_line(console: Console, at: float, line: Line) -> None:
 
 def _print_sighting(console: Console, seen: Sighting) -> None:
     name = output.clean(seen.name)
-    size = output.size(seen.bytes)
+    size, removed = output.size(seen.bytes), output.many(seen.number, "chunk")
     text = {
         "manifest": f"+ {name}",
         "chunk": f"+ {name}  {size}",
         "object": f"+ {name}  {size}  complete",
         "upload": f"  upload begun: {name}",
         "part": f"  part {seen.number} of {name}  {size}",
-        "removed": f"- {name}  {seen.number} chunks removed: the outputs are complete",
+        "removed": f"- {name}  {removed} removed: the outputs are complete",
     }[seen.what]
     style = {"object": "green", "chunk": "cyan"}.get(seen.what, "")
     console.print(Text.assemble(_at(seen.seconds), " " * 4, (text, style)))
@@ -113,8 +114,8 @@ def _print(console: Console, report: DemoReport) -> None:
         Text.assemble(
             f"{report.recording_id}: ",
             output.state_text(result.state),
-            f", {output.seconds(result.duration_seconds)} in {result.chunks} chunks of "
-            f"{report.chunk_seconds:g} s",
+            f", {output.seconds(result.duration_seconds)} in "
+            f"{output.many(result.chunks, 'chunk')} of {report.chunk_seconds:g} s",
         )
     )
     console.print(f"\nIn the bucket, {report.url}")

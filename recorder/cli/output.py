@@ -167,6 +167,11 @@ def size(count: int) -> str:
     return f"{amount:.1f} {unit}"
 
 
+def many(count: int, what: str) -> str:
+    """Return a number of things, e.g. `1 chunk`, `2 chunks`."""
+    return f"{count} {what}" if count == 1 else f"{count} {what}s"
+
+
 def seconds(amount: float) -> str:
     """Return a length of time for people: `9.50 s`, `1:02:03.5`."""
     if amount < 60:

@@ -70,14 +70,17 @@ def record(
             for file in files:
                 if file.cut_off:
                     output.print_note(console, _cut_off(file))
-            result = await _record(settings, inputs, files, speed, name, pairs, interrupts, console)
+            played = [(one.track, file) for one, file in zip(inputs, files, strict=True)]
+            result, failure = await _record(
+                settings, played, speed, name, pairs, interrupts, console
+            )
         if as_json:
             output.print_json(result.to_dict())
         else:
             _print(result)
         if result.durable:
             return runtime.SUCCESS
-        output.print_error(console, _why(result))
+        output.print_error(console, _why(result, failure))
         return runtime.FAILURE
 
     runtime.run(work, console, verbose)
@@ -116,18 +119,18 @@ def _cut_off(file: WavFile) -> str:
 
 async def _record(
     settings: Settings,
-    inputs: Sequence[Input],
-    files: Sequence[WavFile],
+    files: Sequence[tuple[Track, WavFile]],
     speed: float,
     recording_id: str | None,
     metadata: dict[str, str],
     interrupts: runtime.Interrupts,
     console: Console,
-) -> RecordingResult:
+) -> tuple[RecordingResult, str]:
+    """Record; return the result, and what last went wrong with the store, if anything."""
     clock = None if speed == 1 else VirtualClock()
     with _Display.shown(console) as display:
         player = Player(
-            [(one.track.name, file) for one, file in zip(inputs, files, strict=True)],
+            [(track.name, file) for track, file in files],
             clock=clock,
             speed=speed,
             flush_seconds=settings.chunk_seconds,
@@ -140,7 +143,7 @@ async def _record(
             call = await recorder.start(
                 recording_id,
                 metadata=metadata,
-                tracks=[one.track for one in inputs],
+                tracks=[track for track, _ in files],
                 on_event=display.take,
             )
 
@@ -155,13 +158,18 @@ async def _record(
         result = call.result
     if result is None:
         raise RuntimeError("a recording that was ended has no result")
-    return result
+    return result, display.failure
 
 
 class _Display:
-    """What is seen while it goes on: a line that moves, if there is a terminal."""
+    """What is seen while it goes on: a line that moves, if there is a terminal.
+
+    Attributes:
+        failure: What last went wrong with the store, and has not been seen to work since.
+    """
 
     def __init__(self, console: Console) -> None:
+        self.failure = ""
         self._console = console
         self._progress: Progress | None = None
         self._task = TaskID(0)
@@ -205,6 +213,7 @@ class _Display:
 
     def take(self, event: events.Event) -> None:
         """Count what was sent; tell, once each, of what is not getting through."""
+        self.failure = str(event.error) if isinstance(event, events.UploadFailed) else ""
         match event:
             case events.ChunkUploaded():
                 self._chunks += 1
@@ -219,11 +228,13 @@ class _Display:
             self._progress.update(self._task, sent=self._sent())
 
     def _sent(self) -> str:
-        return f"{self._chunks} chunks, {self._parts} parts, {output.size(self._bytes)} sent"
+        chunks, parts = output.many(self._chunks, "chunk"), output.many(self._parts, "part")
+        return f"{chunks}, {parts}, {output.size(self._bytes)} sent"
 
 
-def _why(result: RecordingResult) -> str:
-    reason = result.reason or "the store did not take everything in time"
+def _why(result: RecordingResult, failure: str) -> str:
+    in_time = "the store did not take everything in time"
+    reason = result.reason or (f"{in_time}: {failure}" if failure else in_time)
     hint = f" ({result.hint})" if result.hint else ""
     kept = f"; the audio is kept in {result.spool}" if result.spool else ""
     return f"{result.state}: {reason}{hint}{kept}"
@@ -234,10 +245,11 @@ def _print(result: RecordingResult) -> None:
     head = output.table("", "")
     head.show_header = False
     length = output.seconds(result.duration_seconds)
+    chunks = output.many(result.chunks, "chunk")
     output.add_row(head, ("recording", result.recording_id))
     output.add_row(head, ("state", output.state_text(result.state)))
     output.add_row(head, ("at", result.url))
-    output.add_row(head, ("length", f"{length} at {result.sample_rate} Hz, {result.chunks} chunks"))
+    output.add_row(head, ("length", f"{length} at {result.sample_rate} Hz, {chunks}"))
     console.print(head)
     table = output.table("output", "object", "state", "size>", "length>", "parts>", "crc64nvme")
     for made in result.outputs:
@@ -247,8 +259,8 @@ def _print(result: RecordingResult) -> None:
                 made.name,
                 made.url.removeprefix(result.url).lstrip("/"),
                 output.state_text(made.state),
-                output.size(made.bytes),
-                output.seconds(made.duration_seconds),
+                output.size(made.bytes) if made.bytes else "",
+                output.seconds(made.duration_seconds) if made.bytes else "",
                 made.parts or "",
                 made.checksum,
             ),

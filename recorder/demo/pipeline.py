@@ -9,6 +9,7 @@ the bot when the user cuts in, and paces and cuts up what the bot says.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Callable, Iterable, Sequence
 
@@ -19,6 +20,7 @@ from pipecat.frames.frames import (
     EndFrame,
     Frame,
     InputAudioRawFrame,
+    InterruptionFrame,
     OutputAudioRawFrame,
     StartFrame,
     TTSAudioRawFrame,
@@ -226,6 +228,7 @@ async def converse(
     recording: FrameProcessor,
     script: Sequence[Line],
     *,
+    hang_up: asyncio.Event,
     seconds: float | None = None,
     on_start: Callable[[], None] = lambda: None,
     on_line: OnLine = lambda line: None,
@@ -235,8 +238,8 @@ async def converse(
     Args:
         recording: Last in the pipeline, where what was played comes by.
         script: Bot and user in turn.
-        seconds: Repeat it until then, and hang up when the bot has finished speaking; after the
-            script's last line if None.
+        hang_up: Set it to hang up before the end.
+        seconds: Repeat the script until then; hang up after its last line if None.
         on_start: Told when the pipeline has started.
         on_line: Told of each line as it begins.
     """
@@ -284,19 +287,33 @@ async def converse(
 
     worker.add_event_handler("on_pipeline_started", on_pipeline_started)
 
-    async def hang_up() -> None:
+    async def end() -> None:
         await started.wait()
-        if seconds is None:
-            await dialogue.through.wait()
-        else:
-            await asyncio.sleep(seconds)
-        await worker.queue_frame(EndFrame())
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await _first(dialogue.through, hang_up)
+        # What the bot was about to say is not waited for.
+        await worker.queue_frames([InterruptionFrame(), EndFrame()])
 
     runner = WorkerRunner(handle_sigint=False, handle_sigterm=False)
     await runner.add_workers(worker)
-    hanging_up = asyncio.create_task(hang_up())
+    ending = asyncio.create_task(end())
     try:
         await runner.run()
     finally:
-        hanging_up.cancel()
-        await asyncio.gather(hanging_up, return_exceptions=True)
+        ending.cancel()
+        await asyncio.gather(ending, return_exceptions=True)
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():  # which the runner takes for its own
+        raise asyncio.CancelledError
+
+
+async def _first(*events: asyncio.Event) -> None:
+    """Wait until one of the events is set."""
+    tasks = [asyncio.create_task(event.wait()) for event in events]
+    try:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)

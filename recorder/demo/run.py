@@ -15,7 +15,7 @@ from recorder.catalog import Catalog
 from recorder.demo.script import SCRIPT, Line
 from recorder.demo.watch import Sighting, Watcher
 from recorder.embedded import EmbeddedS3, find_weed
-from recorder.events import Event, PartUploaded
+from recorder.events import ChunkUploaded, Event, OutputCompleted, PartUploaded
 from recorder.names import new_recording_id
 from recorder.result import RecordingResult
 from recorder.service import OnEvent, Recorder, Starting
@@ -115,6 +115,16 @@ class Demo:
         self._on_step = on_step
         self._on_line = on_line
         self._on_sighting = on_sighting
+        self._hang_up = asyncio.Event()
+        self._calling = False
+        self._task: asyncio.Task[Any] | None = None
+
+    def stop(self) -> None:
+        """Hang up; before the call has begun, end everything."""
+        if self._calling:
+            self._hang_up.set()
+        elif self._task is not None:
+            self._task.cancel()
 
     async def run(self) -> DemoReport:
         """Do it all. However it ends, the server has been stopped.
@@ -123,6 +133,7 @@ class Demo:
             EmbeddedServerError: The server did not come up.
             DemoError: The conversation did not come to its end.
         """
+        self._task = asyncio.current_task()
         self._on_step("starting an S3 server")
         self._make_data_dir()
         async with EmbeddedS3(self._data_dir / "s3", bucket=BUCKET) as server:
@@ -173,12 +184,6 @@ class Demo:
         processor = RecorderProcessor(
             recorder=recorder, recording_id=name, auto_start_recording=True
         )
-        results: asyncio.Queue[RecordingResult] = asyncio.Queue()
-
-        async def on_recording_completed(_: Any, result: RecordingResult) -> None:
-            await results.put(result)
-
-        processor.add_event_handler("on_recording_completed", on_recording_completed)
 
         folder = f"dt={datetime.now(UTC):%Y-%m-%d}/{name}/"
         async with server.store() as store:
@@ -191,8 +196,13 @@ class Demo:
             watcher = Watcher(store, folder, tell)
 
             def observe(event: Event) -> None:
-                if isinstance(event, PartUploaded):
-                    watcher.note_part(event.key, event.number, event.bytes)
+                match event:
+                    case ChunkUploaded():
+                        watcher.note_object(event.key, event.chunk.bytes)
+                    case PartUploaded():
+                        watcher.note_part(event.key, event.number, event.bytes)
+                    case OutputCompleted():
+                        watcher.note_object(event.key, event.bytes)
 
             recorder.observer = observe
 
@@ -203,19 +213,21 @@ class Demo:
 
             async with _watching(watcher):
                 self._on_step("calling")
+                self._calling = True
                 limit = (self._seconds or _LONGEST_SCRIPT_SECONDS) + _BEYOND_SECONDS
                 try:
                     async with asyncio.timeout(limit):
                         await converse(
                             processor,
                             SCRIPT,
+                            hang_up=self._hang_up,
                             seconds=self._seconds,
                             on_start=watcher.restart,
                             on_line=say,
                         )
-                        report.result = await results.get()
                 except TimeoutError:
                     raise DemoError(f"the call has not ended after {limit:g} s") from None
+                report.result = processor.result
                 await recorder.close()  # which waits for the chunks to be removed
         return report
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from uploader.errors import NoSuchObject, NoSuchUpload, TransientError
 from uploader.manifest import MANIFEST
-from uploader.store import Store
+from uploader.store import Part, Store, UploadInfo
 
 LOOK_SECONDS = 0.1
 
@@ -33,13 +33,6 @@ class Sighting:
     number: int = 0
 
 
-@dataclass(slots=True)
-class _Seen:
-    objects: dict[str, int] = field(default_factory=dict)
-    uploads: set[tuple[str, str]] = field(default_factory=set)
-    parts: set[tuple[str, int]] = field(default_factory=set)
-
-
 class Watcher:
     """Watches all keys below a prefix.
 
@@ -54,7 +47,10 @@ class Watcher:
         self._store = store
         self._prefix = prefix
         self._tell = tell
-        self._seen = _Seen()
+        self._objects: set[str] = set()
+        self._listed: set[str] = set()
+        self._uploads: set[str] = set()
+        self._parts_seen: set[tuple[str, int]] = set()
 
     def restart(self) -> None:
         """Count from now on."""
@@ -72,39 +68,47 @@ class Watcher:
 
     async def look(self) -> None:
         """Look once. A server that does not answer just now is looked at next time."""
+        store, prefix = self._store, self._prefix
         try:
-            uploads = [upload async for upload in self._store.list_uploads(self._prefix)]
-            for upload in uploads:
-                await self._see_upload(upload.key, upload.upload_id)
-            objects = [info async for info in self._store.list_objects(self._prefix)]
+            # Uploads first: then what has to be there before an upload is in the list of objects.
+            uploads = [upload async for upload in store.list_uploads(prefix)]
+            parts = [await self._parts(upload) for upload in uploads]
+            objects = {info.key: info.size async for info in store.list_objects(prefix)}
         except TransientError:
             return
-        now = {info.key: info.size for info in objects}
-        gone = [key for key in self._seen.objects if key not in now]
-        for key in sorted(now, key=lambda key: (not key.endswith(MANIFEST), key)):
-            if key not in self._seen.objects:
-                self._say(self._kind(key), key, now[key])
-        chunks = [key for key in gone if self._kind(key) == "chunk"]
-        if chunks:
-            self._say("removed", f"{self._prefix}chunks/", number=len(chunks))
-        self._seen.objects = now
+        manifest = prefix + MANIFEST
+        if manifest in objects:
+            self.note_object(manifest, objects[manifest])
+        for upload, acknowledged in zip(uploads, parts, strict=True):
+            if upload.upload_id not in self._uploads:
+                self._uploads.add(upload.upload_id)
+                self._say("upload", upload.key)
+            for part in acknowledged:
+                self.note_part(upload.key, part.number, part.size)
+        for key, size in objects.items():
+            self.note_object(key, size)
+        gone = [key for key in self._listed if key not in objects and self._kind(key) == "chunk"]
+        if gone:
+            self._say("removed", f"{prefix}chunks/", number=len(gone))
+        self._listed = set(objects)
 
-    async def _see_upload(self, key: str, upload_id: str) -> None:
-        if (key, upload_id) not in self._seen.uploads:
-            self._say("upload", key)
-            self._seen.uploads.add((key, upload_id))
-        try:
-            found = await self._store.list_parts(key, upload_id)
-        except (NoSuchUpload, NoSuchObject):  # completed a moment ago
-            return
-        for part in found:
-            self.note_part(key, part.number, part.size)
+    def note_object(self, key: str, size: int) -> None:
+        """Take note of an object, if it is new."""
+        if key not in self._objects:
+            self._objects.add(key)
+            self._say(self._kind(key), key, size)
 
     def note_part(self, key: str, number: int, size: int) -> None:
-        """Take note of a part, which may be joined to the object before the next look."""
-        if (key, number) not in self._seen.parts:
-            self._seen.parts.add((key, number))
+        """Take note of a part, if it is new: it may be joined to the object before a look."""
+        if (key, number) not in self._parts_seen:
+            self._parts_seen.add((key, number))
             self._say("part", key, size, number)
+
+    async def _parts(self, upload: UploadInfo) -> list[Part]:
+        try:
+            return await self._store.list_parts(upload.key, upload.upload_id)
+        except (NoSuchUpload, NoSuchObject):  # completed a moment ago
+            return []
 
     def _kind(self, key: str) -> str:
         name = key.removeprefix(self._prefix)
