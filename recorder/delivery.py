@@ -43,7 +43,7 @@ class Delivery:
         context: Store, retries, budget.
         engine: Whose loop and threads this runs on.
         quota: Counts the bytes of chunk files.
-        owner: Token of this process as the recording's owner.
+        owner: Token of the recording's owner: this very session, not only this process.
         emit: Told what happens.
     """
 

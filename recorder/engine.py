@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
 from collections.abc import Callable, Coroutine
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, TypeVar
 
+from uploader.errors import BotRecorderError
+
 T = TypeVar("T")
 
 WORKER_THREADS = 2
+
+
+class RecorderClosed(BotRecorderError):
+    """The recorder was closed while, or before, something was wanted of it."""
 
 
 class Engine:
@@ -27,23 +34,41 @@ class Engine:
         self._loop.run_forever()
 
     def submit(self, work: Coroutine[Any, Any, T]) -> Future[T]:
-        """Start a coroutine on the engine's loop; from any thread."""
-        return asyncio.run_coroutine_threadsafe(work, self._loop)
+        """Start a coroutine on the engine's loop; from any thread.
+
+        Raises:
+            RecorderClosed: The engine is closed.
+        """
+        try:
+            return asyncio.run_coroutine_threadsafe(work, self._loop)
+        except RuntimeError as error:
+            work.close()
+            raise RecorderClosed("the recorder is closed") from error
 
     async def run(self, work: Coroutine[Any, Any, T]) -> T:
         """Run a coroutine on the engine's loop and wait for it on the caller's.
 
         It runs to its end even if the caller is cancelled: nothing is left half done.
+
+        Raises:
+            RecorderClosed: The engine is closed, or was before the work was done.
         """
-        return await asyncio.shield(asyncio.wrap_future(self.submit(work)))
+        future = self.submit(work)
+        try:
+            return await asyncio.shield(asyncio.wrap_future(future))
+        except asyncio.CancelledError:
+            if future.cancelled():  # by `close`, which is no reason to cancel the caller
+                raise RecorderClosed("the recorder was closed") from None
+            raise
 
     async def in_thread(self, function: Callable[..., T], *args: Any) -> T:
         """Run blocking work on a worker thread; from the engine's loop."""
         return await self._loop.run_in_executor(self._workers, function, *args)
 
     def wake(self, callback: Callable[[], object]) -> None:
-        """Call `callback` on the engine's loop soon; from any thread."""
-        self._loop.call_soon_threadsafe(callback)
+        """Call `callback` on the engine's loop soon; from any thread. Once closed, do nothing."""
+        with contextlib.suppress(RuntimeError):
+            self._loop.call_soon_threadsafe(callback)
 
     def close(self) -> None:
         """Cancel what still runs, wait for it to end, and stop the thread. Idempotent."""

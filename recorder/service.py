@@ -86,7 +86,6 @@ class Recorder:
         self._require_store = require_store
         self._engine: Engine | None = None
         self._sessions: set[SessionBackstage] = set()
-        self._owner = secrets.token_hex(8)
 
     # -- life --------------------------------------------------------------------------------
 
@@ -151,7 +150,8 @@ class Recorder:
             outputs: Which outputs, instead of the settings'.
             sample_rate: Hz, instead of the settings'.
             began_at: The clock's time of sample 0, seconds, if it lies before now: for frames
-                that are handed over only once the recording has started. Now, if None.
+                that are handed over only once the recording has started, within a second, with
+                the times at which they arrived (`at`). Now, if None.
             on_event: Called with each `recorder.events.Event`, on this event loop.
 
         Raises:
@@ -283,7 +283,7 @@ class Recorder:
                 on_failure=lambda failed: self._tell(failed, emit),
             )
             delivery = Delivery(
-                plan, spool, sealer, context, engine, self._quota, self._owner, emit
+                plan, spool, sealer, context, engine, self._quota, secrets.token_hex(8), emit
             )
             await self._open_manifest(delivery, emit)
             deadline.move(None)
@@ -304,6 +304,7 @@ class Recorder:
                 plan.sample_rate,
                 backstage,
                 emit,
+                late=began_at is not None,
             )
         except BaseException:
             await engine.in_thread(spool.remove)

@@ -326,19 +326,21 @@ class Session:
         """
         return self._backstage.result() if self._ended else None
 
-    def end(self, *, discard_unheard: bool = False) -> None:
+    def end(self, *, discard_unheard: bool = False, at: float | None = None) -> None:
         """Accept nothing more, and have the recording finished in the background. Idempotent.
 
         Args:
             discard_unheard: Cut off at now what was sent ahead and not heard yet, as on a
                 hang-up. Otherwise the recording goes on to the end of the longest track.
+            at: When it ended, if that was before the start had come through; now, if None.
         """
         with self._lock:
             if self._ended:
                 return
+            if at is None:
+                self._catch_up_until = self.zero
             self._ended = True
-            self._catch_up_until = self.zero
-            written = self._written_now()
+            written = self._written_now(None if at is None else int((at - self.zero) * NS))
             rest: list[tuple[Record, object]] = []
             marks: list[tuple[Kind, int, int, dict[str, Any]]] = [
                 (Kind.LOST, lost.start, lost.until, lost.payload(track))
