@@ -38,7 +38,6 @@ from pipecat.processors.frame_processor import FrameDirection, FrameProcessor, F
 from pipecat.utils.deprecation import warn_deprecated
 
 from recorder.names import MAX_RECORDING_ID, check_metadata, check_recording_id, check_tags
-from recorder.pipecat_blocks import or_closed
 from recorder.pipecat_events import Lanes
 from recorder.pipecat_handlers import EVENTS, RUN_AUDIO, TURN_AUDIO
 from recorder.pipecat_recording import Options, Recording, merged
@@ -212,7 +211,7 @@ class RecorderProcessor(FrameProcessor):
 
         async def read() -> bytes:
             async with asyncio.timeout(READ_SECONDS):
-                planes = await or_closed(session.read(start, end))
+                planes = await session.read(start, end)
             return merged(planes, self._num_channels)
 
         try:

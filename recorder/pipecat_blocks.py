@@ -6,12 +6,11 @@ import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 from loguru import logger
 
 from recorder.session import Session
-from uploader.errors import BotRecorderError
 
 if TYPE_CHECKING:
     from recorder.chunk_reader import Planes
@@ -19,14 +18,8 @@ if TYPE_CHECKING:
 RESAMPLE_SECONDS = 0.7
 """How much input behind a sample its resampling can need, generously."""
 
-T = TypeVar("T")
-
 MIN_WAIT_SECONDS = 0.25
 MAX_READ_SECONDS = 10.0
-
-
-class RecorderClosed(BotRecorderError):
-    """The recorder was closed while something was still wanted of it."""
 
 
 class AudioBlocks:
@@ -67,12 +60,11 @@ class AudioBlocks:
                 if not ended.is_set():
                     await self._emit(session, self._final_blocks(session))
             await ended.wait()
-            total = await or_closed(session.sealed())
+            total = await session.sealed()
             if session.frames:
                 await self._emit(session, total)
         finally:
-            with contextlib.suppress(RuntimeError):  # the recorder was closed: nothing is held
-                session.release(self)
+            session.release(self)
 
     async def _wait(self, session: Session, ended: asyncio.Event) -> None:
         rate = session.sample_rate
@@ -104,7 +96,7 @@ class AudioBlocks:
 
     async def _read(self, session: Session, until: int) -> Planes | None:
         try:
-            return await or_closed(session.read(self.emitted, until))
+            return await session.read(self.emitted, until)
         except Exception as error:
             logger.bind(recording_id=session.recording_id).error(
                 "samples [{}, {}) cannot be read: {}", self.emitted, until, error
@@ -117,18 +109,3 @@ class AudioBlocks:
             session.hold(self, self.emitted)
         else:
             session.release(self)
-
-
-async def or_closed(work: Awaitable[T]) -> T:
-    """Return what `work` of a recorder returns.
-
-    Raises:
-        RecorderClosed: The recorder was closed under it: that cancels its work, not ours.
-    """
-    try:
-        return await work
-    except asyncio.CancelledError:
-        task = asyncio.current_task()
-        if task is None or task.cancelling():
-            raise
-        raise RecorderClosed("the recorder was closed before the recording was over") from None

@@ -77,10 +77,10 @@ class Intake:
         if self._end is not None:
             session.end(**self._end)
 
-    def end(self, *, discard_unheard: bool) -> None:
+    def end(self, at: float, *, discard_unheard: bool) -> None:
         """End the session, now or as soon as it is there. Idempotent."""
         if self._end is None:
-            self._end = {"discard_unheard": discard_unheard}
+            self._end = {"discard_unheard": discard_unheard, "at": at}
             if self.session is not None:
                 self.session.end(**self._end)
 

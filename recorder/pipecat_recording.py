@@ -14,8 +14,9 @@ import numpy as np
 from loguru import logger
 
 from recorder import events, layouts
+from recorder.engine import RecorderClosed
 from recorder.names import InvalidName
-from recorder.pipecat_blocks import AudioBlocks, RecorderClosed
+from recorder.pipecat_blocks import AudioBlocks
 from recorder.pipecat_events import Lanes
 from recorder.pipecat_handlers import (
     AUDIO,
@@ -35,7 +36,6 @@ from recorder.result import RecordingResult, State
 from recorder.settings import SettingsError
 from recorder.spool import RecordingExists
 from uploader.errors import StoreError
-from uploader.manifest import KeyTaken
 
 if TYPE_CHECKING:
     from recorder.chunk_reader import Planes
@@ -43,6 +43,9 @@ if TYPE_CHECKING:
 
 RETRY_SECONDS = 5.0
 """How long a recording that cannot be started waits before it is tried again."""
+
+MAX_OTHER_IDS = 100
+"""Ids that are tried one after the other where the one that was asked for is taken."""
 
 _LIFE = "life"
 """The lane of events that tell where a recording stands."""
@@ -168,7 +171,7 @@ class Recording(Listener):
         """Accept nothing more. Idempotent."""
         if not self.ended:
             self._turn_audio.leave(self.speech.finish(at))
-            self._intake.end(discard_unheard=discard_unheard)
+            self._intake.end(at, discard_unheard=discard_unheard)
             self._ended.set()
 
     def end_turn(self, number: int) -> None:
@@ -246,21 +249,22 @@ class Recording(Listener):
             await self._blocks.run(session, self._ended)
             await self._turn_audio.finish()
         finally:
-            with contextlib.suppress(RuntimeError):  # the recorder was closed: nothing is held
-                session.release(self)
+            session.release(self)
 
     async def _open(self) -> Session | None:
         """Start the session, and try again as long as recording is wanted."""
         identifier = next(self._ids)
+        others = MAX_OTHER_IDS if identifier is not None else 0
         while True:
             last_try = self.ended
             try:
                 session = await self._start(identifier)
-            except (RecordingExists, KeyTaken) as error:
-                logger.warning("{}; another id is made of it", error)
-                identifier = next(self._ids)
-                continue
             except Exception as error:
+                if isinstance(error, RecordingExists) and others:
+                    others -= 1
+                    logger.warning("{}; another id is made of it", error)
+                    identifier = next(self._ids)
+                    continue
                 self.failed("", error)
                 if last_try or isinstance(error, SettingsError | InvalidName):
                     await self._give_up(identifier, error)
@@ -268,10 +272,10 @@ class Recording(Listener):
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(RETRY_SECONDS):
                         await self._ended.wait()
-                continue
-            self._log = logger.bind(recording_id=session.recording_id)
-            self._intake.attach(session)
-            return session
+            else:
+                self._log = logger.bind(recording_id=session.recording_id)
+                self._intake.attach(session)
+                return session
 
     async def _start(self, identifier: str | None) -> Session:
         options = self._options

@@ -9,7 +9,6 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from recorder import layouts
-from recorder.pipecat_blocks import or_closed
 from recorder.pipecat_events import Lanes
 from recorder.pipecat_handlers import RUN_AUDIO, TURN_AUDIO, Handlers
 from recorder.pipecat_turns import Run, Speaker, Turn
@@ -118,7 +117,7 @@ class TurnAudio:
         if session is not None:
             try:
                 for run in runs:
-                    planes = await or_closed(session.read(run.start, run.end))
+                    planes = await session.read(run.start, run.end)
                     audio += await asyncio.to_thread(voice, planes, speaker)
             except Exception as error:
                 self._failed(error)

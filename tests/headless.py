@@ -153,6 +153,13 @@ class Witness(FrameProcessor):
         return sum(isinstance(frame, kind) for frame in self.seen)
 
 
+async def until(condition: Callable[[], object], seconds: float = 20.0) -> None:
+    """Wait for what happens on another thread."""
+    async with asyncio.timeout(seconds):
+        while not condition():  # noqa: ASYNC110 - nobody there sets an event
+            await asyncio.sleep(0.005)
+
+
 async def run_pipeline(
     processors: Sequence[FrameProcessor],
     script: Callable[[PipelineWorker], Awaitable[None]],

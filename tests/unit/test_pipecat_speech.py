@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 
 import pytest
+from headless import until
 
 from recorder.pipecat_events import Lanes
 from recorder.pipecat_turns import Listener, Run, Speaker, Speech, Turn
@@ -113,9 +114,7 @@ async def test_what_was_sent_ahead_ends_when_it_was_played(speech: Speech, notes
     speech.bot_stopped(101.0)
     assert notes.runs == [("bot", Run(820, 1180))]
     assert len(notes.marks) == 1
-    async with asyncio.timeout(5):
-        while len(notes.marks) < 2:
-            await asyncio.sleep(0.01)
+    await until(lambda: len(notes.marks) == 2)
     assert notes.marks[-1] == ("end", "bot", 101.18, False)
 
 
