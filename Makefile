@@ -4,7 +4,7 @@ UV := .uv/bin/uv
 export UV_PYTHON := $(PYTHON)
 RUN := $(UV) run --frozen --extra demo
 
-.PHONY: demo test soak lint types build smoke clean
+.PHONY: demo test soak bench lint types build smoke clean
 
 demo: $(UV)  ## record a scripted conversation through a real pipeline to an embedded S3 server
 	$(UV) run --frozen --no-dev --extra demo recorder demo
@@ -14,6 +14,9 @@ test: $(UV)  ## all tests of the default suite
 
 soak: $(UV)  ## the long runs too
 	$(RUN) pytest -m "soak or not soak"
+
+bench: $(UV)  ## what recording costs here, as JSON lines; minutes
+	$(RUN) python tests/bench/calls.py
 
 lint: $(UV)
 	$(RUN) ruff check .
