@@ -245,7 +245,10 @@ class Settings(BaseSettings):
         "Longest wait between two tries", 20.0, 0.1, 600, ", and no less than the first"
     )
     retry_deadline_seconds: float = seconds(
-        "How long one operation is retried before it is set aside", 300.0, 1, 86_400
+        "How long after a call its uploads are retried; until it ends they always are",
+        300.0,
+        1,
+        86_400,
     )
     aws_region: str | None = setting(
         "Region of the bucket",

@@ -250,6 +250,7 @@ class Retrier:
         call.attempt += 1
         call.counts.attempts += 1
         call.counts.retries += call.attempt > 1
+        call.log.debug("{op} attempt {attempt}", op=call.op, attempt=call.attempt)
 
         def seconds_left() -> float:
             now = self._monotonic()

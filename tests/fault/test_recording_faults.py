@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from faulty_store import FaultyStore, refusal, reset
+from loguru import logger
 
 from recorder import Recorder, Session, Settings, State, VirtualClock
 from recorder.events import CaptureFailed, Event, RecordingEnded, UploadFailed
@@ -41,9 +42,9 @@ def make(tmp_path: Path) -> Make:
 
 
 @pytest.fixture
-async def store(tmp_path: Path) -> AsyncIterator[FaultyStore]:
+def store(tmp_path: Path) -> FaultyStore:
     """Opened and closed by the recorder."""
-    yield FaultyStore(LocalStore(tmp_path / "bucket"))
+    return FaultyStore(LocalStore(tmp_path / "bucket"))
 
 
 def speak(call: Session, clock: VirtualClock, start: float, end: float) -> None:
@@ -363,3 +364,28 @@ async def test_an_error_nobody_thought_of_is_told_and_not_called_success(
         speak(call, clock, 4, 6)
         assert (await call.stop()).state is State.COMPLETED
     np.testing.assert_array_equal(recorded(tmp_path), VOICE[: 6 * RATE])
+
+
+async def test_every_attempt_is_logged_with_the_recordings_id_and_counted(
+    make: Make, store: FaultyStore
+) -> None:
+    lines: list[tuple[str, str]] = []
+
+    def keep(message: Any) -> None:
+        record = message.record
+        lines.append((record["extra"].get("recording_id", ""), record["message"]))
+
+    handler = logger.add(keep, level="DEBUG")
+    clock = VirtualClock()
+    try:
+        async with Recorder(make(), clock=clock, store=store) as recorder:
+            call = await recorder.start("logged")
+            store.fail("upload_part", reset("upload_part"), times=2)
+            speak(call, clock, 0, 1)
+            result = await call.stop()
+    finally:
+        logger.remove(handler)
+    for attempt in (1, 2, 3):
+        assert ("logged", f"upload_part attempt {attempt}") in lines
+    assert result.counts["failed_attempts"] == 2
+    assert result.counts["upload_part"] == 1

@@ -10,8 +10,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from recorder import InvalidFrame, InvalidName, Recorder, Settings, SettingsError, State
-from recorder import VirtualClock
+from recorder import (
+    InvalidFrame,
+    InvalidName,
+    Recorder,
+    Settings,
+    SettingsError,
+    State,
+    VirtualClock,
+)
 
 RATE = 24000
 PCM = np.arange(480, dtype=np.int16).tobytes()
