@@ -16,6 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from uploader import local_disk, local_files
 from uploader.checksum import crc64nvme
 from uploader.errors import NoSuchObject, NoSuchUpload, PreconditionFailed
 from uploader.local_disk import Disk
@@ -85,10 +86,22 @@ def nothing(world: World) -> None:
     """Prepare an empty store."""
 
 
+def in_one_tick(world: World) -> None:
+    """Write the old version, and let the new one have the same time: file times are coarse."""
+
+    def write_file(path: Path, *buffers: bytes) -> None:
+        local_files.write_file(path, *buffers)
+        os.utime(path, ns=(10**18, 10**18))
+
+    local_disk.write_file = write_file
+    world.put(OLD, "old")
+
+
 OPERATIONS: dict[str, tuple[Callable[[World], None], Callable[[World], None]]] = {
     "create": (nothing, lambda world: world.put(NEW, "new")),
     "create if absent": (nothing, lambda world: world.put(NEW, "new", if_absent=True)),
     "replace": (lambda world: world.put(OLD, "old"), lambda world: world.put(NEW, "new")),
+    "replace in one tick": (in_one_tick, lambda world: world.put(NEW, "new")),
     "delete": (lambda world: world.put(OLD, "old"), lambda world: world.disk.delete(KEY)),
     "begin": (nothing, lambda world: world.begin()),
     "resend": (World.begin, lambda world: world.send(2, b"other")),

@@ -93,8 +93,9 @@ def test_a_death_while_creating(tmp_path: Path, operation: str) -> None:
     assert seen([one["again"] for one in found], "data") == {("new bytes",)}
 
 
-def test_a_death_while_replacing(tmp_path: Path) -> None:
-    found = deaths(tmp_path, "replace")
+@pytest.mark.parametrize("operation", ["replace", "replace in one tick"])
+def test_a_death_while_replacing(tmp_path: Path, operation: str) -> None:
+    found = deaths(tmp_path, operation)
     assert seen(found, "data", "attributes") == {("old bytes", "old"), ("new bytes", "new")}
     assert seen([one["again"] for one in found], "data", "attributes") == {("new bytes", "new")}
 
@@ -386,6 +387,11 @@ async def test_a_file_that_somebody_put_there(store: LocalStore) -> None:
     await store.put("folder/file.wav", b"new", if_match=info.etag)
     await store.delete("folder/file.wav")
     assert not (store.root / "folder").exists()
+
+
+async def test_an_empty_folder_is_none(store: LocalStore) -> None:
+    (store.root / "empty" / "deeper").mkdir(parents=True)
+    assert (await store.list_level()).folders == []
 
 
 async def test_a_file_that_somebody_changed(store: LocalStore) -> None:

@@ -207,8 +207,11 @@ def test_the_deadline_ends_it(explicit: bool) -> None:
         calls = retrier(base_seconds=1.0, max_wait_seconds=8.0, deadline_seconds=30.0)
         server = Server(transient())
         deadline = Deadline(started + 30.0) if explicit else None
+        told: list[AttemptFailed] = []
         with pytest.raises(TransientError):
-            await calls.call("put", server, deadline=deadline)
+            await calls.call("put", server, deadline=deadline, on_attempt_failed=told.append)
+        waits = [one.wait_seconds for one in told]
+        assert waits == [*(pytest.approx(pause) for pause in server.pauses), None]
         assert 29.0 <= now() - started <= 30.0
         # The time before the deadline is used, not slept through.
         assert 30.0 - (server.asked[-1] - started) <= 1.0
