@@ -219,9 +219,9 @@ async def test_a_cancelled_put_leaves_nothing_behind(store: Store) -> None:
         task = asyncio.create_task(store.put("cancelled", bytes(2_000_000)))
         for _ in range(delay * 5):
             await asyncio.sleep(0)
-        task.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await task
+        if task.cancel():  # on a slow machine it may be done already
+            with pytest.raises(asyncio.CancelledError):
+                await task
     assert asyncio.all_tasks() == before
     await store.put("object", b"bytes")
     assert await store.get("object") == b"bytes"

@@ -1,4 +1,4 @@
-"""Records forever, and says after each frame how many were accepted. Started and killed by tests."""
+"""Records for long, and says after each frame how many were accepted; tests kill it."""
 
 from __future__ import annotations
 
