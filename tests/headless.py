@@ -166,6 +166,7 @@ async def run_pipeline(
     *,
     in_rate: int = 24_000,
     out_rate: int = 24_000,
+    **options: Any,
 ) -> None:
     """Run a pipeline from its start through `script`, which has to end it, until all is over."""
     worker = PipelineWorker(
@@ -173,6 +174,7 @@ async def run_pipeline(
         enable_rtvi=False,
         idle_timeout_secs=None,
         params=PipelineParams(audio_in_sample_rate=in_rate, audio_out_sample_rate=out_rate),
+        **options,
     )
     started = asyncio.Event()
 
