@@ -8,7 +8,9 @@ Common to all methods:
       `WrongRegion`. No store retries by itself: that is `uploader.retry`'s work alone.
     * A method that returns has made its effect durable.
     * A cancelled call may or may not have had its effect; it leaves no lock and no task behind.
-    * Keys are relative to the store's bucket and prefix, `/`-separated, never starting with `/`.
+    * Keys are relative to the store's bucket and prefix: segments separated by `/`, none of them
+      empty, `.` or `..`, and no control characters. Anything else, and metadata or tags out of
+      limits, is an `InvalidRequest` before anything is sent (`uploader.limits`).
 """
 
 from __future__ import annotations
@@ -160,7 +162,8 @@ class Store(ABC):
 
         Raises:
             NoSuchObject: There is none.
-            InvalidRequest: `start` is negative, or beyond the object's last byte and not 0.
+            InvalidRequest: `start` is negative, beyond the object's last byte and not 0, or
+                after `end`.
         """
 
     @abstractmethod
@@ -181,11 +184,17 @@ class Store(ABC):
 
     @abstractmethod
     def list_objects(self, prefix: str = "") -> AsyncIterator[ObjectInfo]:
-        """Yield every object whose key starts with `prefix`, in key order (code points)."""
+        """Yield every object whose key starts with `prefix`, in key order (code points).
+
+        SeaweedFS keeps the order inside each folder only.
+        """
 
     @abstractmethod
     async def list_level(self, prefix: str = "") -> Listing:
-        """Return objects and folders directly below `prefix` (which is empty or ends in `/`)."""
+        """Return objects and folders directly below `prefix` (which is empty or ends in `/`).
+
+        Some servers list a folder for a while after its last object.
+        """
 
     @abstractmethod
     async def delete(self, key: str) -> None:
@@ -219,6 +228,8 @@ class Store(ABC):
     async def list_parts(self, key: str, upload_id: str) -> list[Part]:
         """Return the parts the store has acknowledged, by number, one each (the newest).
 
+        A part is left out where the server does not tell which of two bodies is the newer.
+
         Raises:
             NoSuchUpload: Unknown, completed or aborted upload.
         """
@@ -250,10 +261,12 @@ class Store(ABC):
             Info with key, ETag and, where the store tells, the checksum; size is the parts' sum.
 
         Raises:
-            NoSuchUpload: Unknown, aborted, or completed before. Whether the object is there is
-                settled by `head`, never by this error.
+            NoSuchUpload: Unknown, aborted, or completed before, although some servers answer a
+                second complete like the first. Whether the object is there is settled by `head`,
+                never by this error.
             InvalidPart: A named part is not there or has another ETag; the upload lives on.
             PreconditionFailed: `if_absent` and something is there; the upload lives on.
+            InvalidRequest: No parts, parts out of order, or one but the last that is too small.
             Conflict: The upload must be made anew.
             ChecksumError: The joined bytes have another checksum; no object was made.
         """
