@@ -114,33 +114,36 @@ def open_wav(path: Path) -> Iterator[WavFile]:
     with ExitStack() as stack:
         try:
             if not stat.S_ISREG(path.stat().st_mode):
-                raise InputError(f"{shown(str(path))} is not a regular file")
+                raise InputError(f"{_named(path)} is not a regular file")
             file = stack.enter_context(path.open("rb", buffering=_BUFFER_BYTES))
             size = path.stat().st_size
             info = _read_header(file, size)
             file.seek(info.data_offset)
         except OSError as error:
-            raise InputError(f"cannot read {shown(str(path))}: {error.strerror}") from error
+            raise InputError(f"cannot read {_named(path)}: {error.strerror}") from error
         except InvalidWav as error:
             raise InputError(
-                f"cannot play {shown(str(path))}: {error}",
+                f"cannot play {_named(path)}: {error}",
                 hint="allowed are WAV and RF64 files of 16-bit PCM; "
                 "convert it with: ffmpeg -i FILE -c:a pcm_s16le NEW.wav",
             ) from error
         if not MIN_RATE <= info.sample_rate <= MAX_RATE or info.channels > MAX_CHANNELS:
             raise InputError(
-                f"cannot play {shown(str(path))}: "
-                f"{info.channels} channels at {info.sample_rate} Hz",
+                f"cannot play {_named(path)}: {info.channels} channels at {info.sample_rate} Hz",
                 hint=f"allowed are 1 to {MAX_CHANNELS} channels at {MIN_RATE} to {MAX_RATE} Hz",
             )
         there = max(0, size - info.data_offset) // (2 * info.channels)
         if there and not info.samples:
             raise InputError(
-                f"cannot play {shown(str(path))}: its header says that it is empty, but "
+                f"cannot play {_named(path)}: its header says that it is empty, but "
                 f"{size - info.data_offset} bytes follow",
                 hint="mend it with: ffmpeg -i FILE -c copy NEW.wav",
             )
         yield WavFile(path, file, info, min(info.samples, there))
+
+
+def _named(path: Path) -> str:
+    return shown(str(path), limit=4096)  # where a path ends is what tells it from others
 
 
 def _read_header(file: BinaryIO, size: int) -> WavInfo:

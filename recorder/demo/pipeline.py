@@ -49,9 +49,11 @@ MICROPHONE_RATE = 16_000
 SPEAKER_RATE = 24_000
 
 _PAUSE_SECONDS = 0.4
+_ANSWERING_SECONDS = 0.3
 _THINKING_SECONDS = 0.5
 _HANGING_UP_SECONDS = 0.8
 _BURST_SECONDS = 0.5
+_BUFFER_SECONDS = 0.2
 
 OnLine = Callable[[Line], None]
 
@@ -92,20 +94,34 @@ class Microphone(BaseInputTransport):
 
 
 class Speaker(BaseOutputTransport):
-    """What the user hears: takes audio at the pace at which it plays."""
+    """What the user hears: takes audio at the pace at which it plays, a little ahead of it.
+
+    As a telephone's or browser's buffer does, that little makes up for a busy machine.
+    """
 
     def __init__(self, params: TransportParams) -> None:
         super().__init__(params)
         self._free_at = 0.0
+        self._interruptions = 0
 
     async def start(self, frame: StartFrame) -> None:
         """Begin to play."""
         await super().start(frame)
         await self.set_transport_ready(frame)
 
+    async def process_frame(self, frame: Frame, direction: FrameDirection) -> None:
+        """Stop playing at once when the user cuts in."""
+        await super().process_frame(frame, direction)
+        if isinstance(frame, InterruptionFrame):
+            self._free_at = 0.0
+            self._interruptions += 1
+
     async def write_audio_frame(self, frame: OutputAudioRawFrame) -> bool:
-        """Play a frame; return when the one before it has been played."""
-        await asyncio.sleep(max(0.0, self._free_at - time.monotonic()))
+        """Play a frame behind the ones before it, when there is room; return whether it was."""
+        before = self._interruptions
+        await asyncio.sleep(max(0.0, self._free_at - _BUFFER_SECONDS - time.monotonic()))
+        if self._interruptions != before:
+            return False
         seconds = len(frame.audio) / (2 * frame.num_channels * frame.sample_rate)
         self._free_at = max(self._free_at, time.monotonic()) + seconds
         return True
@@ -190,6 +206,7 @@ class Dialogue(FrameProcessor):
 
     async def _run(self) -> None:
         speech = {line: line.speech() for line in self._script if line.speaker == "user"}
+        await asyncio.sleep(_ANSWERING_SECONDS)
         while not self.through.is_set():
             for line in self._script:
                 for cue in self._cues.values():
