@@ -74,6 +74,7 @@ class Delivery:
         self.reader = ChunkReader(
             sealer.sealed, sealer.chunk_path, self._fetch_chunk, engine.in_thread
         )
+        self._expected: list[str] = []
         self._uploaded = 0
         self._pruned = 0
         self._outputs: list[Deliverable] = [
@@ -100,9 +101,15 @@ class Delivery:
         """
         await self._manifest.create(self._document(State.RECORDING))
 
+    def expect_tracks(self, names: list[str]) -> None:
+        """Name the tracks there are from the beginning: their uploads begin with the recording."""
+        self._expected = names
+
     async def run(self) -> None:
         """Deliver until the recording has stopped and is finished; then clean up."""
         try:
+            self._wake.set()  # the uploads begin with the recording
+            self._idle.clear()
             while not self._stopping:
                 await self._wake.wait()
                 self._wake.clear()
@@ -123,8 +130,9 @@ class Delivery:
 
     def _end(self, result: RecordingResult) -> None:
         self.result = result
-        self.finished.set()
+        # Told first: who waits for the end finds its event delivered.
         self._emit(events.RecordingEnded(result))
+        self.finished.set()
 
     def unfinished(self) -> RecordingResult:
         """Return the result of a recording that is still being delivered, or was cut off."""
@@ -245,10 +253,10 @@ class Delivery:
         if "tracks" not in self.plan.outputs:
             return
         there = {output.spec.name for output in self._outputs}
-        for state in self._sealer.timeline.tracks:
-            if state.name not in there:
-                spec = track_output(state.name, self.plan.container)
-                self._outputs.append(self._deliverable(spec))
+        joined_later = [state.name for state in self._sealer.timeline.tracks]
+        for name in dict.fromkeys([*self._expected, *joined_later]):
+            if name not in there:
+                self._outputs.append(self._deliverable(track_output(name, self.plan.container)))
 
     def _deliverable(self, spec: OutputSpec) -> Deliverable:
         return Deliverable(spec, self.plan, self._context, self.reader, self._emit)

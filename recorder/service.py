@@ -185,7 +185,9 @@ class Recorder:
             started_at=now.astimezone(UTC),
             location=str(settings.location),
         )
-        return Starting(self, plan, speakers, began_at, on_event)
+        # A made id cannot be taken: where refusals are no error, there is nothing to wait for.
+        at_once = recording_id is None and not self._require_store
+        return Starting(self, plan, speakers, began_at, on_event, at_once=at_once)
 
     # -- on the engine ---------------------------------------------------------------------------
 
@@ -260,6 +262,8 @@ class Recorder:
         tracks: Sequence[Track],
         began_at: float | None,
         emit: Callable[[Event], None],
+        *,
+        at_once: bool,
     ) -> Session:
         settings, engine = self.settings, self.engine
         spool = await engine.in_thread(Spool, settings.spool_dir, plan.recording_id)
@@ -285,7 +289,9 @@ class Recorder:
             delivery = Delivery(
                 plan, spool, sealer, context, engine, self._quota, secrets.token_hex(8), emit
             )
-            await self._open_manifest(delivery, emit)
+            delivery.expect_tracks([track.name for track in tracks])
+            if not at_once:
+                await self._open_manifest(delivery, emit)
             deadline.move(None)
             journal = await engine.in_thread(JournalWriter, spool.journal, self._quota)
             backstage = SessionBackstage(settings, engine, spool, sealer, delivery, deadline)
@@ -342,11 +348,14 @@ class Starting:
         tracks: Sequence[Track],
         began_at: float | None,
         on_event: OnEvent | None,
+        *,
+        at_once: bool,
     ) -> None:
         self._recorder = recorder
         self._plan = plan
         self._tracks = tracks
         self._began_at = began_at
+        self._at_once = at_once
         self._on_event = on_event
         self._session: Session | None = None
 
@@ -369,7 +378,9 @@ class Starting:
     async def _begin(self) -> Session:
         emit = _emitter(self._on_event, asyncio.get_running_loop())
         return await self._recorder.engine.run(
-            self._recorder._begin(self._plan, self._tracks, self._began_at, emit)
+            self._recorder._begin(
+                self._plan, self._tracks, self._began_at, emit, at_once=self._at_once
+            )
         )
 
 

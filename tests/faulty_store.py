@@ -41,6 +41,7 @@ class FaultyStore(Store):
         calls: How often each operation was called.
         log: Operations in the order they took effect, with key and part number.
         down: While true, every call fails as if the endpoint was away.
+        hangs: While true, calls get no answer.
         most_parts_at_once: Most requests in flight for one part number of one upload.
     """
 
@@ -49,6 +50,7 @@ class FaultyStore(Store):
         self.calls: Counter[str] = Counter()
         self.log: list[tuple[str, str, int]] = []
         self.down = False
+        self.hangs = False
         self.most_parts_at_once = 0
         self._before: dict[str, list[Fault]] = {}
         self._after: dict[str, list[Fault]] = {}
@@ -73,6 +75,8 @@ class FaultyStore(Store):
     async def _do(self, op: str, key: str, number: int, call: Callable[[], Any]) -> Any:
         self.calls[op] += 1
         await asyncio.sleep(0)
+        while self.hangs:  # noqa: ASYNC110 - cleared from another thread, which an Event is not for
+            await asyncio.sleep(0.01)
         if self.down:
             raise reset(op)()
         if op in self._always:

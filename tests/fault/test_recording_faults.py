@@ -389,3 +389,45 @@ async def test_every_attempt_is_logged_with_the_recordings_id_and_counted(
         assert ("logged", f"upload_part attempt {attempt}") in lines
     assert result.counts["failed_attempts"] == 2
     assert result.counts["upload_part"] == 1
+
+
+async def test_uploads_begin_with_the_recording(make: Make, store: FaultyStore) -> None:
+    settings = make(outputs="stereo,tracks")
+    async with Recorder(settings, clock=VirtualClock(), store=store) as recorder:
+        call = await recorder.start("call")
+        await call.flush()
+        begun = {upload.key.rsplit("/", 1)[1] async for upload in store.inner.list_uploads()}
+        manifest = json.loads(await store.inner.get(store.log[-1][1]))
+        await call.stop()
+    assert begun == {"audio.wav", "user.wav", "bot.wav"}
+    assert all(output["upload_id"] for output in manifest["outputs"])
+
+
+async def test_where_refusals_are_no_error_a_start_waits_for_nothing(
+    make: Make, store: FaultyStore, tmp_path: Path
+) -> None:
+    """A store that never answers: capture begins at once, and nothing waits in memory for it."""
+    clock = VirtualClock()
+    settings = make(start_timeout_seconds=0.1)
+    async with Recorder(settings, clock=clock, store=store, require_store=False) as recorder:
+        store.hangs = True
+        call = await recorder.start()
+        speak(call, clock, 0, 2)
+        assert store.log[-1][0] == "delete", "the probe's last request is not the last"
+        store.hangs = False
+        result = await call.stop()
+    assert result.state is State.COMPLETED
+    np.testing.assert_array_equal(recorded(tmp_path), VOICE[: 2 * RATE])
+
+
+async def test_a_store_that_never_answers_delays_a_start_no_longer_than_told(
+    make: Make, store: FaultyStore, tmp_path: Path
+) -> None:
+    clock = VirtualClock()
+    store.hangs = True
+    async with Recorder(make(start_timeout_seconds=0.1), clock=clock, store=store) as recorder:
+        call = await recorder.start()
+        store.hangs = False
+        speak(call, clock, 0, 2)
+        assert (await call.stop()).state is State.COMPLETED
+    np.testing.assert_array_equal(recorded(tmp_path), VOICE[: 2 * RATE])
