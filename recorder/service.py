@@ -377,11 +377,13 @@ class Starting:
 
     async def _begin(self) -> Session:
         emit = _emitter(self._on_event, asyncio.get_running_loop())
-        return await self._recorder.engine.run(
+        session = await self._recorder.engine.run(
             self._recorder._begin(
                 self._plan, self._tracks, self._began_at, emit, at_once=self._at_once
             )
         )
+        session.handed_over()
+        return session
 
 
 def _emitter(on_event: OnEvent | None, loop: asyncio.AbstractEventLoop) -> Callable[[Event], None]:

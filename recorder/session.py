@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -145,7 +146,7 @@ class Session:
         self._report = report
         self._lock = threading.Lock()
         self._last_ns = 0
-        self._catch_up_until = clock.monotonic() + CATCH_UP_SECONDS if late else zero
+        self._catch_up_until = math.inf if late else zero
         self._ended = False
         self._paused = False
         self._tracks: dict[str, int] = {}
@@ -418,6 +419,12 @@ class Session:
     ) -> None:
         """Stop; whatever ended the block, what was recorded is kept."""
         await self.stop()
+
+    def handed_over(self) -> None:
+        """The starter has the session now, and hands over what came before: quickly."""
+        with self._lock:
+            if self._catch_up_until == math.inf:
+                self._catch_up_until = self._clock.monotonic() + CATCH_UP_SECONDS
 
     # -- for the engine --------------------------------------------------------------------------
 
