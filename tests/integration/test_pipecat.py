@@ -301,7 +301,8 @@ async def test_it_can_take_the_place_of_pipecats_recorder(
     assert (rate, merged_channels) == (track_rate, track_channels) == (RATE, channels)
     assert len(user) == len(bot) == len(merged) // channels
     heard = sounding(samples(user))
-    assert np.array_equal(heard, samples(mic.pcm)[-len(heard) :])
+    assert len(heard) > 0.8 * RATE
+    assert heard.tobytes() in mic.pcm
     assert np.array_equal(sounding(samples(bot)), samples(speaker.played))
     if channels == 2:
         assert np.array_equal(samples(merged)[::2], samples(user))

@@ -6,7 +6,7 @@ import asyncio
 import inspect
 import io
 import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -150,6 +150,13 @@ async def talking(
 def noise(seconds: float, seed: int = 0) -> Samples:
     """Return samples none of which is 0."""
     return np.random.default_rng(seed).integers(1000, 9000, round(seconds * RATE), np.int16)
+
+
+def wait_for(event: asyncio.Event) -> Callable[..., Awaitable[None]]:
+    async def handler(*_: object) -> None:
+        await event.wait()
+
+    return handler
 
 
 def in_spool(result: RecordingResult) -> bool:
@@ -592,6 +599,37 @@ async def test_handlers_are_called_in_order_one_at_a_time(
         await talk.over()
     expected = [f"{number} {what}" for number in range(10) for what in ("begins", "ends")]
     assert order == [*expected, "stopped", "completed"]
+
+
+async def test_audio_is_kept_until_slow_handlers_have_had_it(
+    clock: VirtualClock, settings: Settings, store: FaultyStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("recorder.pipecat_blocks.MAX_READ_SECONDS", 0.1)
+    user = noise(1)
+    gone = asyncio.Event()
+    settings = settings.replace(chunk_seconds=0.1)
+    async with (
+        Recorder(settings, store=store, clock=clock) as recorder,
+        talking(clock, recorder, buffer_size=RATE // 2, enable_turn_audio=True) as talk,
+    ):
+        deletes_of_the_probe = store.calls["delete"]
+        for name in ("on_audio_data", "on_user_turn_audio"):
+            talk.listen(name)
+            talk.processor.add_event_handler(name, wait_for(gone))
+        for number in (1, 2):
+            await talk.stage.push(UserStartedSpeakingFrame())
+            await talk.say(user=user[(number - 1) * RATE // 2 : number * RATE // 2])
+            await talk.stage.push(UserStoppedSpeakingFrame())
+            await talk.stage.end_turn(number)
+        await talk.stage.push(EndFrame())
+        await talk.until(lambda: store.calls["delete"] == deletes_of_the_probe + 10)
+        await asyncio.sleep(0.05)
+        gone.set()
+        await talk.over()
+    assert b"".join(block[0] for block in talk.named("on_audio_data")) == user.tobytes()
+    turns = [turn for (turn,) in talk.named("on_user_turn_audio")]
+    assert b"".join(turn.audio for turn in turns) == user.tobytes()
+    assert not list(settings.spool_dir.iterdir())
 
 
 async def test_turn_audio_leaves_out_pauses(clock: VirtualClock, recorder: Recorder) -> None:
