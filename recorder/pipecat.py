@@ -10,10 +10,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import itertools
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -37,14 +36,15 @@ from pipecat.processors.audio.audio_buffer_processor import TurnAudioData
 from pipecat.processors.frame_processor import FrameDirection, FrameProcessor, FrameProcessorSetup
 from pipecat.utils.deprecation import warn_deprecated
 
-from recorder.names import MAX_RECORDING_ID, check_metadata, check_recording_id, check_tags
+from recorder.names import check_metadata, check_tags
 from recorder.pipecat_events import Lanes
 from recorder.pipecat_handlers import EVENTS, RUN_AUDIO, TURN_AUDIO
-from recorder.pipecat_recording import Options, Recording, merged
+from recorder.pipecat_options import Options, checked_settings, recording_ids, recording_rate
+from recorder.pipecat_recording import Recording, merged
 from recorder.pipecat_shared import Lease
 from recorder.result import RecordingResult
 from recorder.service import Recorder
-from recorder.settings import Settings, SettingsError
+from recorder.settings import Settings
 
 __all__ = ["RecorderProcessor", "TurnAudioData"]
 
@@ -152,7 +152,7 @@ class RecorderProcessor(FrameProcessor):
             raise ValueError(f"buffer_size={buffer_size!r}: must be 0 or more bytes")
         if recorder is not None and settings is not None:
             raise ValueError("settings: belong to the recorder, give them there")
-        self._settings = _settings(
+        self._settings = checked_settings(
             recorder.settings if recorder else settings, sample_rate, outputs
         )
         self._wanted_rate = sample_rate
@@ -163,7 +163,7 @@ class RecorderProcessor(FrameProcessor):
         self._auto_start_recording = auto_start_recording
         self._recorder = recorder
         self._now = recorder.clock.monotonic if recorder else time.monotonic
-        self._ids = _recording_ids(recording_id)
+        self._ids = recording_ids(recording_id)
         self._metadata = check_metadata(metadata or {})
         self._tags = check_tags(tags or {})
         self._outputs = outputs
@@ -223,19 +223,7 @@ class RecorderProcessor(FrameProcessor):
 
     async def start_recording(self) -> None:
         """Record from now on. Does nothing while recording, or before the pipeline is set up."""
-        if self._active is not None:
-            return
-        if self._lease is None:
-            logger.warning("{}: cannot record before the pipeline is set up", self)
-            return
-        self._users.clear()
-        recording = Recording(
-            self._now(), self._options(), self._ids, self._lease, self, self._lanes
-        )
-        self._recording = recording
-        task = self.create_task(recording.run(), "recording")
-        self._running[task] = recording
-        task.add_done_callback(self._running.pop)
+        self._start()
 
     async def stop_recording(self) -> None:
         """Stop at once. The last audio, `on_recording_stopped` and the upload follow by themselves.
@@ -263,7 +251,9 @@ class RecorderProcessor(FrameProcessor):
     async def setup(self, setup: FrameProcessorSetup) -> None:  # type: ignore[override]  # as FrameProcessor has it
         """Have the recorder opened, beside what other processors do."""
         await super().setup(setup)
-        self._sample_rate = self._choose_rate(setup.audio_out_sample_rate)
+        self._sample_rate = self._wanted_rate or recording_rate(
+            self._settings, setup.audio_out_sample_rate
+        )
         if self._lease is None:
             self._lanes = Lanes(self.create_task)
             self._lease = Lease(self._settings, self._recorder)
@@ -284,12 +274,12 @@ class RecorderProcessor(FrameProcessor):
         """Record what is to be recorded, and pass every frame on."""
         await super().process_frame(frame, direction)
         try:
-            await self._take(frame, direction)
+            self._take(frame, direction)
         except Exception as error:
             self._failed(error)
         await self.push_frame(frame, direction)
 
-    async def _take(self, frame: Frame, direction: FrameDirection) -> None:
+    def _take(self, frame: Frame, direction: FrameDirection) -> None:
         recording = self._active
         if isinstance(frame, InputAudioRawFrame):
             if recording is not None and direction is FrameDirection.DOWNSTREAM:
@@ -300,10 +290,10 @@ class RecorderProcessor(FrameProcessor):
                 self._write(recording, "bot", frame)
         elif isinstance(frame, StartFrame):
             if self._auto_start_recording:
-                await self.start_recording()
+                self._start()
             self._attach_turn_tracker()
         elif isinstance(frame, AudioBufferStartRecordingFrame):
-            await self.start_recording()
+            self._start()
         elif isinstance(frame, AudioBufferStopRecordingFrame | EndFrame):
             self._stop(discard_unheard=False)
         elif isinstance(frame, CancelFrame):
@@ -349,6 +339,21 @@ class RecorderProcessor(FrameProcessor):
         recording = self._recording
         return recording if recording is not None and not recording.ended else None
 
+    def _start(self) -> None:
+        if self._active is not None:
+            return
+        if self._lease is None:
+            logger.warning("{}: cannot record while the pipeline is not set up", self)
+            return
+        self._users.clear()
+        recording = Recording(
+            self._now(), self._options(), self._ids, self._lease, self, self._lanes
+        )
+        self._recording = recording
+        task = self.create_task(recording.run(), "recording")
+        self._running[task] = recording
+        task.add_done_callback(self._running.pop)
+
     def _stop(self, *, discard_unheard: bool) -> None:
         if self._recording is not None:
             self._recording.end(self._now(), discard_unheard=discard_unheard)
@@ -384,19 +389,6 @@ class RecorderProcessor(FrameProcessor):
             tags=self._tags,
             outputs=self._outputs,
         )
-
-    def _choose_rate(self, pipeline_rate: int) -> int:
-        if self._wanted_rate is not None:
-            return self._wanted_rate
-        rate = self._settings.sample_rate
-        if "sample_rate" in self._settings.model_fields_set or rate == pipeline_rate:
-            return rate
-        try:
-            self._settings.replace(sample_rate=pipeline_rate)
-        except SettingsError as error:
-            logger.warning("{}: recording at {} Hz, not the pipeline's: {}", self, rate, error)
-            return rate
-        return pipeline_rate
 
     def _failed(self, error: Exception) -> None:
         """Take note of an error of ours that must not reach the pipeline."""
@@ -456,26 +448,3 @@ class RecorderProcessor(FrameProcessor):
             tracker, handler = self._turn_tracker
             self._turn_tracker = None
             tracker.remove_event_handler("on_turn_ended", handler)
-
-
-def _settings(
-    settings: Settings | None, sample_rate: int | None, outputs: Sequence[str] | None
-) -> Settings:
-    """Return the settings, having checked what is to be different from them."""
-    settings = settings or Settings()
-    changes: dict[str, Any] = {}
-    if sample_rate is not None:
-        changes["sample_rate"] = sample_rate
-    if outputs is not None:
-        changes["outputs"] = tuple(outputs)
-    if changes:
-        settings.replace(**changes)
-    return settings
-
-
-def _recording_ids(first: str | None) -> Iterator[str | None]:
-    if first is None:
-        return itertools.repeat(None)
-    check_recording_id(first)
-    suffixes = itertools.chain([""], (f"-{number}" for number in itertools.count(2)))
-    return (first[: MAX_RECORDING_ID - len(suffix)] + suffix for suffix in suffixes)

@@ -51,7 +51,8 @@ class Intake:
             return
         elif self._waiting_bytes + len(pcm) <= MAX_WAITING_BYTES:
             self._waiting_bytes += len(pcm)
-            self._waiting.append(("write", (track, pcm, sample_rate, channels, at), {}))
+            kept = bytes(pcm)  # the sender may use a buffer again
+            self._waiting.append(("write", (track, kept, sample_rate, channels, at), {}))
         else:
             raise SpoolFull(
                 f"{self._waiting_bytes} bytes of audio wait for the recording to be started: "

@@ -5,8 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -29,6 +28,7 @@ from recorder.pipecat_handlers import (
     Handlers,
 )
 from recorder.pipecat_intake import Intake
+from recorder.pipecat_options import Options
 from recorder.pipecat_shared import Lease
 from recorder.pipecat_turn_audio import TurnAudio, sides
 from recorder.pipecat_turns import Listener, Run, Speaker, Speech, Turn
@@ -49,31 +49,6 @@ MAX_OTHER_IDS = 100
 
 _LIFE = "life"
 """The lane of events that tell where a recording stands."""
-
-
-@dataclass(frozen=True, slots=True)
-class Options:
-    """What to record, and how to hand it on.
-
-    Attributes:
-        sample_rate: Hz.
-        channels: Of merged audio: 1 or 2.
-        block_samples: Length of a block of audio; 0 for one, at the end.
-        turn_audio: Whether speech is handed on.
-        hold_back_seconds: Of the settings.
-        metadata: User metadata.
-        tags: Object tags.
-        outputs: Instead of the settings', or None.
-    """
-
-    sample_rate: int
-    channels: int
-    block_samples: int
-    turn_audio: bool
-    hold_back_seconds: float
-    metadata: Mapping[str, str]
-    tags: Mapping[str, str]
-    outputs: Sequence[str] | None
 
 
 class Recording(Listener):
@@ -187,11 +162,11 @@ class Recording(Listener):
         self._over.set()
 
     def failed(self, track: str, error: Exception) -> None:
-        """Count what went wrong with a frame; log and report the first of its kind."""
+        """Count what went wrong, on a track or with all; log and report the first of its kind."""
         kind = type(error).__name__
         self.errors[kind] += 1
         if self.errors[kind] == 1:
-            self._log.error("audio of track {!r} cannot be taken: {}", track, error)
+            self._log.error("recording {}: {}", track or "the call", error)
             self._tell(UPLOAD_ERROR, events.CaptureFailed(track, error))
 
     # -- what `Speech` finds -------------------------------------------------------------------
