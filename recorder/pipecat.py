@@ -409,6 +409,8 @@ class RecorderProcessor(FrameProcessor):
                 stacklevel=2,
             )
         super().add_event_handler(event_name, handler)
+        if self._recording is not None:
+            self._recording.handlers_changed()
 
     def wanted(self, *names: str) -> bool:
         """Return whether any of these events has a handler."""

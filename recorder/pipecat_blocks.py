@@ -53,7 +53,7 @@ class AudioBlocks:
 
     async def run(self, session: Session, ended: asyncio.Event) -> None:
         """Hand on blocks until the session has ended, and what is left then."""
-        self._hold(session)
+        self.hold(session)
         try:
             while self._samples and not ended.is_set():
                 await self._wait(session, ended)
@@ -92,7 +92,7 @@ class AudioBlocks:
                 await self._deliver(block)
                 self.emitted += length
             self.emitted = until
-            self._hold(session)
+            self.hold(session)
 
     async def _read(self, session: Session, until: int) -> Planes | None:
         try:
@@ -104,7 +104,8 @@ class AudioBlocks:
             self._failed(error)
             return None
 
-    def _hold(self, session: Session) -> None:
+    def hold(self, session: Session) -> None:
+        """Keep in the spool what is still to be handed on, if anybody takes it."""
         if self._wanted():
             session.hold(self, self.emitted)
         else:

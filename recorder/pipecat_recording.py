@@ -157,6 +157,12 @@ class Recording(Listener):
         else:
             self.speech.turn_ended(number)
 
+    def handlers_changed(self) -> None:
+        """Keep from now on what a new handler will want."""
+        if self.session is not None and not self.ended:
+            self._blocks.hold(self.session)
+            self._hold()
+
     def hurry(self) -> None:
         """Wait no longer for the upload: the result is what it is now."""
         self._over.set()
