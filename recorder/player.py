@@ -261,11 +261,11 @@ class Player:
         self._patience = patience_seconds
         self._mark_turns = mark_turns
         self._on_progress = on_progress
-        self._stopped = False
+        self._stopped = asyncio.Event()
 
     def stop(self) -> None:
-        """End playing after the frame that is under way."""
-        self._stopped = True
+        """End playing after the frame that is under way; a store is not waited for any more."""
+        self._stopped.set()
 
     async def play(self, call: Session) -> None:
         """Play all files, from the session's beginning on; return when the longest has ended."""
@@ -278,7 +278,7 @@ class Player:
         began = call.zero if self._clock is None else time.monotonic()
         index = 0
         flush_at = self._flush_seconds
-        while not self._stopped and any(voice.next is not None for voice in voices):
+        while not self._stopped.is_set() and any(voice.next is not None for voice in voices):
             index += 1
             now = min(index * FRAME_SECONDS, self.seconds)
             await self._wait(began, now, index)
@@ -304,7 +304,7 @@ class Player:
             if index % FRAMES_PER_SECOND == 0:
                 await asyncio.sleep(0)
             return
-        while not self._stopped:
+        while not self._stopped.is_set():
             left = began + now / self._speed - time.monotonic()
             if left <= (0 if self._clock is None else _EARLY_SECONDS):
                 if index % FRAMES_PER_SECOND == 0:
@@ -334,8 +334,17 @@ class Player:
             call.end_turn(track, at=call.zero + seconds)
 
     async def _flush(self, call: Session) -> None:
+        flush = asyncio.ensure_future(call.flush())
+        stopped = asyncio.ensure_future(self._stopped.wait())
         try:
-            async with asyncio.timeout(self._patience):
-                await call.flush()
-        except TimeoutError:
-            self._patience = min(self._patience, _IMPATIENT_SECONDS)
+            await asyncio.wait(
+                (flush, stopped), timeout=self._patience, return_when=asyncio.FIRST_COMPLETED
+            )
+            if flush.done():
+                flush.result()
+            else:
+                self._patience = min(self._patience, _IMPATIENT_SECONDS)
+        finally:
+            flush.cancel()
+            stopped.cancel()
+            await asyncio.gather(flush, stopped, return_exceptions=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import date
 from typing import Annotated, Any
 
@@ -26,6 +27,9 @@ Verbose = Annotated[
 Day = Annotated[
     str | None, typer.Option(metavar="YYYY-MM-DD", help="Only recordings of this UTC day.")
 ]
+
+
+_DAY = re.compile(r"\d{4}-\d{2}-\d{2}", re.ASCII)
 
 
 class UsageError(BotRecorderError, ValueError):
@@ -67,7 +71,7 @@ def parse_day(text: str | None) -> date | None:
     if text is None:
         return None
     try:
-        if len(text) != len("YYYY-MM-DD"):
+        if not _DAY.fullmatch(text):  # the standard library reads other forms, too
             raise ValueError
         return date.fromisoformat(text)
     except ValueError:

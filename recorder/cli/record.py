@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -152,9 +153,15 @@ async def _record(
                 display.say("ending the call; again to leave what is not sent in the spool")
 
             interrupts.stop = stop
-            await player.play(call)
-            call.end()
-            display.finishing()
+            try:
+                await player.play(call)
+                call.end()
+                display.finishing()
+                await recorder.close()
+            except asyncio.CancelledError:
+                kept = settings.spool_dir / call.recording_id
+                display.say(f"broken off: what is not in the store is in {kept}")
+                raise
         result = call.result
     if result is None:
         raise RuntimeError("a recording that was ended has no result")

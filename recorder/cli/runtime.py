@@ -24,6 +24,7 @@ from uploader.errors import BotRecorderError
 
 SUCCESS, FAILURE, WRONG_INPUT = 0, 1, 2
 
+_INSIST_SECONDS = 1.0
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _WRONG_INPUT = (InputError, InvalidName, SettingsError, UsageError)
 
@@ -50,6 +51,9 @@ class Interrupts:
             self.stop()
         elif self._task is not None:
             self._task.cancel()
+            if not first:
+                # What waits while it cleans up is not waited for either.
+                asyncio.get_running_loop().call_later(_INSIST_SECONDS, self.receive, number)
 
 
 Work = Callable[[Interrupts], Coroutine[Any, Any, int]]

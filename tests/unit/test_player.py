@@ -48,6 +48,7 @@ class Call:
         self.turns: list[tuple[str, str, float]] = []
         self.flushes: list[float] = []
         self.flush_takes = flush_takes
+        self.flushing = asyncio.Event()
 
     def write(self, track: str, pcm: bytes, rate: int, channels: int = 1, at: float = 0) -> None:
         now = self.clock.monotonic() - self.zero
@@ -61,6 +62,7 @@ class Call:
 
     async def flush(self) -> None:
         self.flushes.append(round(self.clock.monotonic() - self.zero, 3))
+        self.flushing.set()
         await asyncio.sleep(self.flush_takes)
 
 
@@ -278,6 +280,21 @@ async def test_a_store_that_does_not_answer_is_given_up_waiting_for(tmp_path: Pa
     call = await play(("user", path), flush_seconds=1.0, patience_seconds=0.01, flush_takes=3600.0)
     assert len(call.flushes) == 4
     assert sum(len(written[1]) for written in call.written) == 64_000
+
+
+async def test_stop_ends_the_wait_for_a_store(tmp_path: Path) -> None:
+    path = write_wav(tmp_path / "a.wav", samples_of(8000 * 4), 8000)
+    clock = VirtualClock()
+    call = Call(clock, flush_takes=3600.0)
+    with open_wav(path) as file:
+        player = Player(
+            [("user", file)], clock=clock, speed=0, flush_seconds=1.0, patience_seconds=3600.0
+        )
+        playing = asyncio.create_task(player.play(cast("Session", call)))
+        await call.flushing.wait()
+        player.stop()
+        await playing
+    assert clock.monotonic() == pytest.approx(1.0)
 
 
 async def test_progress_comes_to_the_whole_length(tmp_path: Path) -> None:
