@@ -227,10 +227,13 @@ class Recorder:
         while True:
             now = self.clock.monotonic()
             for backstage in list(self._sessions):
-                backstage.tick(now)
-                if not backstage.alive:
-                    self._sessions.discard(backstage)
-                    await backstage.close(0)
+                try:
+                    backstage.tick(now)
+                    if not backstage.alive:
+                        self._sessions.discard(backstage)
+                        await backstage.close(0)
+                except Exception as error:  # one session's trouble must not stop all others
+                    logger.opt(exception=error).error("a session's timer failed: {}", error)
             await asyncio.sleep(TICK_SECONDS)
 
     async def _shut(self, seconds: float) -> None:

@@ -301,10 +301,10 @@ async def test_a_spool_that_is_full_is_a_listed_gap_and_no_error_in_the_bot(
         quota = recorder._quota
         speak(call, clock, 0, 30)
         allowed, quota.limit = quota.limit, 0  # the disk fills up
-        speak(call, clock, 30, 55)
+        speak(call, clock, 30, 90)  # more than the segment that was prepared takes
         lost = call.refused
         quota.limit = allowed
-        speak(call, clock, 55, 58)
+        speak(call, clock, 90, 93)
         result = await call.stop()
     assert lost > 0
     assert result.state is State.COMPLETED_WITH_GAPS
@@ -313,10 +313,10 @@ async def test_a_spool_that_is_full_is_a_listed_gap_and_no_error_in_the_bot(
     assert (gap.end - gap.start) == pytest.approx(lost * FRAME, abs=2)
     assert len([event for event in seen if isinstance(event, CaptureFailed)]) == 1
     audio = recorded(tmp_path)
-    assert len(audio) == 58 * RATE
+    assert len(audio) == 93 * RATE
     np.testing.assert_array_equal(audio[: gap.start], VOICE[: gap.start])
     assert not audio[gap.start : gap.end].any()
-    np.testing.assert_array_equal(audio[gap.end :], VOICE[gap.end : 58 * RATE])
+    np.testing.assert_array_equal(audio[gap.end :], VOICE[gap.end : 93 * RATE])
 
 
 async def test_capture_makes_no_request_and_no_await(make: Make, store: FaultyStore) -> None:
