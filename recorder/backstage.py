@@ -210,4 +210,5 @@ class SessionBackstage:
 
     def release(self, holder: object) -> None:
         """Let them go."""
-        self._engine.wake(lambda: self.delivery.release(holder))
+        self.delivery.holds.pop(holder, None)  # at once: a hold may follow
+        self._engine.wake(self.delivery.released)

@@ -177,9 +177,8 @@ class Delivery:
         older = await self.reader.read(start, sealed)
         return joined(older, fresh)
 
-    def release(self, holder: object) -> None:
-        """Let chunk files that `holder` held go."""
-        self.holds.pop(holder, None)
+    def released(self) -> None:
+        """Let chunk files go that nobody holds any more."""
         self._released.set()
         self._wake.set()
 
