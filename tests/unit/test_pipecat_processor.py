@@ -733,6 +733,7 @@ async def test_every_end_is_an_end(
         await talk.say(user=user)
         if last is not None:
             await talk.stage.push(last)
+            await talk.say(user=user)
         await talk.processor.cleanup()
         result = talk.processor.result
         assert result is not None
@@ -789,25 +790,46 @@ async def test_a_store_that_is_away_does_not_keep_the_bot_from_ending(
             assert in_spool(result)
 
 
+@pytest.mark.parametrize("name", ["on_audio_data", "on_recording_stopped", "on_chunk_uploaded"])
 async def test_a_handler_that_hangs_does_not_keep_the_bot_from_ending(
-    clock: VirtualClock, settings: Settings, store: FaultyStore, monkeypatch: pytest.MonkeyPatch
+    clock: VirtualClock,
+    settings: Settings,
+    store: FaultyStore,
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
 ) -> None:
     monkeypatch.setattr("recorder.pipecat.HANDLER_SECONDS", 0.05)
-    settings = settings.replace(drain_seconds=0.1)
+    settings = settings.replace(drain_seconds=0.3)
     async with Recorder(settings, store=store, clock=clock) as recorder:
         before = asyncio.all_tasks()
         async with talking(clock, recorder) as talk:
-
-            async def hang(*_: object) -> None:
-                await asyncio.Event().wait()
-
-            talk.processor.add_event_handler("on_audio_data", hang)
-            talk.processor.add_event_handler("on_recording_started", hang)
+            talk.processor.add_event_handler(name, wait_for(asyncio.Event()))
             await talk.say(user=noise(0.5))
             await talk.stage.push(EndFrame())
             await talk.processor.cleanup()
         assert asyncio.all_tasks() == before
     assert np.any(await final_audio(store))
+
+
+async def test_completed_is_told_after_all_else(
+    clock: VirtualClock, settings: Settings, store: FaultyStore
+) -> None:
+    settings = settings.replace(chunk_seconds=0.1)
+    async with (
+        Recorder(settings, store=store, clock=clock) as recorder,
+        talking(clock, recorder) as talk,
+    ):
+
+        async def slow(*_: object) -> None:
+            await asyncio.sleep(0.01)
+
+        talk.processor.add_event_handler("on_chunk_uploaded", slow)
+        talk.listen("on_chunk_uploaded")
+        await talk.say(user=noise(1))
+        await talk.stage.push(EndFrame())
+        await talk.over()
+    assert len(talk.named("on_chunk_uploaded")) == 10
+    assert talk.told[-1][0] == "on_recording_completed"
 
 
 async def test_a_recorder_that_is_closed_too_early_does_not_break_the_bot(
