@@ -116,9 +116,13 @@ class Recorder:
         """End all sessions, wait up to `drain_seconds` for their uploads, and close."""
         await self.close()
 
-    async def close(self) -> None:
-        """Do what leaving `async with` does. Idempotent."""
-        await self._close(self.settings.drain_seconds)
+    async def close(self, *, wait_seconds: float | None = None) -> None:
+        """Do what leaving `async with` does. Idempotent.
+
+        Args:
+            wait_seconds: How long to wait for uploads; the settings' `drain_seconds` if None.
+        """
+        await self._close(self.settings.drain_seconds if wait_seconds is None else wait_seconds)
 
     async def _close(self, seconds: float) -> None:
         engine = self._engine
