@@ -52,7 +52,7 @@ MAX_USERS = 16
 """Users with a track of their own; further ones share the first's."""
 
 HANDLER_SECONDS = 2.0
-"""How long the last handlers may take when uploads have used up the drain."""
+"""How long the last handlers, and closing, may take when uploads have used up the drain."""
 
 READ_SECONDS = 5.0
 
@@ -361,6 +361,7 @@ class RecorderProcessor(FrameProcessor):
     async def _finish(self) -> None:
         """Wait for recordings that have ended to be over, within the drain."""
         self._detach_turn_tracker()
+        until = time.monotonic() + self._settings.drain_seconds
         if self._running:
             await asyncio.wait(self._running, timeout=self._settings.drain_seconds)
         for recording in self._running.values():
@@ -376,7 +377,7 @@ class RecorderProcessor(FrameProcessor):
         await self._lanes.close()
         lease, self._lease = self._lease, None
         if lease is not None:
-            await lease.release()
+            await lease.release(max(HANDLER_SECONDS, until - time.monotonic()))
 
     def _options(self) -> Options:
         return Options(

@@ -70,8 +70,12 @@ class Lease:
         await asyncio.shield(asyncio.wrap_future(self._entry.opened))
         return self._entry.recorder
 
-    async def release(self) -> None:
-        """Give the claim back. Idempotent. The last one closes the recorder, with its drain."""
+    async def release(self, wait_seconds: float) -> None:
+        """Give the claim back; the last one closes the recorder. Idempotent.
+
+        Args:
+            wait_seconds: How long closing waits for uploads that are not through yet.
+        """
         with _lock:
             entry, self._entry = self._entry, None
             if entry is None:
@@ -83,7 +87,7 @@ class Lease:
         if entry.opened is not None:
             with contextlib.suppress(Exception):  # told to whoever waited for it
                 await asyncio.shield(asyncio.wrap_future(entry.opened))
-        await entry.recorder.close()
+        await entry.recorder.close(wait_seconds=wait_seconds)
 
 
 def _entry(settings: Settings) -> _Shared:

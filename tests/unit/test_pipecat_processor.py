@@ -821,7 +821,7 @@ async def test_completed_is_told_after_all_else(
     ):
 
         async def slow(*_: object) -> None:
-            await asyncio.sleep(0.01)
+            await until(lambda: not list(settings.spool_dir.iterdir()))
 
         talk.processor.add_event_handler("on_chunk_uploaded", slow)
         talk.listen("on_chunk_uploaded")
@@ -865,9 +865,11 @@ async def test_processors_with_equal_settings_share_a_recorder(
         life.append("opened")
         return await opened(self)
 
-    async def close(self: Recorder) -> None:
+    async def close(self: Recorder, *, wait_seconds: float | None = None) -> None:
         life.append("closed")
-        await closed(self)
+        assert wait_seconds is not None
+        assert wait_seconds <= settings.drain_seconds
+        await closed(self, wait_seconds=wait_seconds)
 
     monkeypatch.setattr(Recorder, "__aenter__", open_)
     monkeypatch.setattr(Recorder, "close", close)
