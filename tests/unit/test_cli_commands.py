@@ -308,6 +308,17 @@ def test_show_a_recording_that_is_complete(run: Run, tmp_path: Path) -> None:
     assert squeezed(line_with(text, "[full]")) == "user 100 5,000 spool [full]"
 
 
+def test_a_chunk_that_was_to_be_kept_and_is_gone_is_missing(run: Run, tmp_path: Path) -> None:
+    async def fill(store: LocalStore) -> None:
+        await store.put(f"{FOLDER}manifest.json", manifest(state="completed", chunks_kept=True))
+        await store.put(f"{FOLDER}chunks/000001.wav", b"1")
+
+    in_store(tmp_path, fill)
+    text = run("show", "call").stdout
+    assert squeezed(line_with(text, "missing")).startswith("2 ")
+    assert "removed" not in text
+
+
 def test_show_says_where_else_the_id_was_used(run: Run, tmp_path: Path) -> None:
     async def fill(store: LocalStore) -> None:
         for day in (22, 23):

@@ -40,6 +40,18 @@ def test_cells_of_a_table_are_no_markup(capsys: pytest.CaptureFixture[str]) -> N
     assert row.split() == ["[bold]a[/bold]", ":bug:\\x1b[2J", "5"]
 
 
+def test_text_of_a_line_is_no_markup(capsys: pytest.CaptureFixture[str]) -> None:
+    output.stdout().print("no recordings at file:///[bold]/:bug:")
+    assert capsys.readouterr().out == "no recordings at file:///[bold]/:bug:\n"
+
+
+def test_rows_that_go_into_a_file_are_not_folded(capsys: pytest.CaptureFixture[str]) -> None:
+    table = output.table("name", "other")
+    output.add_row(table, ("x" * 300, "y" * 300))
+    output.stdout().print(table)
+    assert len(capsys.readouterr().out.splitlines()) == 2
+
+
 def test_lines_that_go_into_a_file_are_not_folded(capsys: pytest.CaptureFixture[str]) -> None:
     output.print_error(output.stderr(), "x" * 500)
     assert capsys.readouterr().err == f"Error: {'x' * 500}\n"

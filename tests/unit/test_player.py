@@ -47,6 +47,7 @@ class Call:
         self.written: list[tuple[str, bytes, int, int, float, float]] = []
         self.turns: list[tuple[str, str, float]] = []
         self.flushes: list[float] = []
+        self.last_mark = 0.0
         self.flush_takes = flush_takes
         self.flushing = asyncio.Event()
 
@@ -59,6 +60,7 @@ class Call:
 
     def end_turn(self, track: str, at: float) -> None:
         self.turns.append(("end", track, round(at - self.zero, 3)))
+        self.last_mark = self.clock.monotonic() - self.zero
 
     async def flush(self) -> None:
         self.flushes.append(round(self.clock.monotonic() - self.zero, 3))
@@ -236,6 +238,7 @@ async def test_a_turn_ends_although_its_file_is_over(tmp_path: Path) -> None:
     long = write_wav(tmp_path / "long.wav", np.zeros((24000 * 4, 1)), 24000)
     call = await play(("user", short), ("bot", long), mark_turns=True)
     assert call.turns == [("start", "user", 0.0), ("end", "user", 1.0)]
+    assert call.last_mark == pytest.approx(1.0 + MIN_PAUSE_SECONDS)
     assert call.clock.monotonic() == pytest.approx(call.zero + 4)
 
 
@@ -275,10 +278,19 @@ async def test_a_store_that_keeps_up_is_waited_for_every_so_often(tmp_path: Path
     assert call.flushes == [3.0, 6.0, 9.0]
 
 
-async def test_a_store_that_does_not_answer_is_given_up_waiting_for(tmp_path: Path) -> None:
+async def test_a_store_that_does_not_answer_is_given_up_waiting_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waited = []
+
+    async def wait(tasks: Any, **options: Any) -> None:
+        waited.append(options["timeout"])
+        await asyncio.sleep(0)
+
+    monkeypatch.setattr("recorder.player.asyncio.wait", wait)
     path = write_wav(tmp_path / "a.wav", samples_of(8000 * 4), 8000)
-    call = await play(("user", path), flush_seconds=1.0, patience_seconds=0.01, flush_takes=3600.0)
-    assert len(call.flushes) == 4
+    call = await play(("user", path), flush_seconds=1.0, patience_seconds=30.0, flush_takes=3600.0)
+    assert waited == [30.0, 1.0, 1.0, 1.0]
     assert sum(len(written[1]) for written in call.written) == 64_000
 
 
