@@ -137,7 +137,7 @@ def _print(console: Console, report: DemoReport) -> None:
     if all(one.parts <= 1 for one in result.outputs):
         console.print(
             f"S3 takes no part under {output.size(MIN_PART_BYTES)} but the last: in a call as "
-            "short as this, part 1 is\nthe whole object. With --seconds 150, parts are sent while "
+            "short as this, part 1 is the whole object. With --seconds 150, parts are sent while "
             "the call goes on."
         )
     console.print("\nListen to:")

@@ -64,21 +64,21 @@ def _print_table(page: Page, location: str) -> None:
         console.print(output.clean(f"no recordings at {location}"))
         return
     now = datetime.now(UTC)
+    # 80 columns wide, for what is complete.
     table = output.table(
-        "recording", "started (UTC)", "state", "length>", "chunks>", "outputs>", "uploads>"
+        "recording!", "started (UTC)", "state", "length>", "chunks>", "outputs>", gap=1
     )
     for recording in page.recordings:
-        manifest, uploads = recording.manifest, recording.uploads
+        manifest = recording.manifest
         output.add_row(
             table,
             (
                 recording.recording_id,
-                output.moment(recording.started_at),
+                output.moment(recording.started_at, form="%Y-%m-%d %H:%M"),
                 output.state_text(recording.state, _remark(recording, now)),
                 output.seconds(manifest.number("duration_seconds")),
                 len(manifest.items("chunks")),
                 output.size(recording.output_bytes),
-                "?" if uploads is None else len(uploads) or "",
             ),
         )
     console.print(table)
@@ -87,9 +87,12 @@ def _print_table(page: Page, location: str) -> None:
 
 
 def _remark(recording: Recording, now: datetime) -> str:
-    """Say of a recording that goes on when it last gave a sign of life."""
+    """Return what goes on: the last sign of life of a recording, and its uploads."""
+    remarks = []
     if recording.problem:
-        return f": {recording.problem}"
+        remarks.append(recording.problem)
     if recording.state == "recording" and (sign := output.ago(recording.written, now)):
-        return f", {sign}"
-    return ""
+        remarks.append(sign)
+    if recording.uploads:
+        remarks.append(output.many(len(recording.uploads), "upload"))
+    return "".join(f", {remark}" for remark in remarks)

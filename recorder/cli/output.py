@@ -122,20 +122,25 @@ def print_note(console: Console, message: str) -> None:
     console.print(Text(clean(message), "yellow"), soft_wrap=True)
 
 
-def table(*columns: str, title: str = "") -> Table:
-    """Return an empty table; a column whose name ends in `>` is aligned to the right."""
+def table(*columns: str, gap: int = 2) -> Table:
+    """Return an empty table, with `gap` blanks between columns.
+
+    A column whose name ends in `>` is aligned to the right, one whose name ends in `!` never
+    folded where the terminal is narrow.
+    """
     made = Table(
         box=None,
         pad_edge=False,
-        padding=(0, 2, 0, 0),
+        padding=(0, gap, 0, 0),
         header_style="bold",
-        title=title or None,
-        title_justify="left",
-        title_style="bold",
     )
     for column in columns:
-        right = column.endswith(">")
-        made.add_column(column.rstrip(">"), justify="right" if right else "left", overflow="fold")
+        made.add_column(
+            column.rstrip(">!"),
+            justify="right" if column.endswith(">") else "left",
+            no_wrap=column.endswith("!"),
+            overflow="fold",
+        )
     return made
 
 
@@ -183,9 +188,9 @@ def seconds(amount: float) -> str:
     return f"{hours}:{minutes:02d}:{rest}" if hours else f"{minutes}:{rest}"
 
 
-def moment(at: datetime | None) -> str:
-    """Return a time in UTC, to the second."""
-    return f"{at.astimezone(UTC):%Y-%m-%d %H:%M:%S}" if at is not None else "?"
+def moment(at: datetime | None, *, form: str = "%Y-%m-%d %H:%M:%S") -> str:
+    """Return a time in UTC."""
+    return f"{at.astimezone(UTC):{form}}" if at is not None else "?"
 
 
 def ago(at: datetime | None, now: datetime) -> str:

@@ -263,7 +263,7 @@ def _print(result: RecordingResult) -> None:
         output.add_row(
             table,
             (
-                made.name,
+                "turn" if "/" in made.name else made.name,
                 made.url.removeprefix(result.url).lstrip("/"),
                 output.state_text(made.state),
                 output.size(made.bytes) if made.bytes else "",

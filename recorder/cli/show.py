@@ -147,7 +147,7 @@ def _print_outputs(
         stored: str | Text = output.state_text("missing") if info is None else "stored"
         name = turn.text("key").removeprefix(folder)
         amount = "" if info is None else output.size(info.size)
-        output.add_row(table, (name.rpartition(".")[0], name, stored, amount, "", "", ""))
+        output.add_row(table, ("turn", name, stored, amount, "", "", ""))
     console.print()
     console.print(table)
     for made in outputs:

@@ -224,9 +224,9 @@ def test_ls(run: Run, tmp_path: Path) -> None:
     assert result.exit_code == 0
     head, done, call = result.stdout.splitlines()
     assert head.startswith("recording")
-    assert squeezed(done) == "done 2026-11-23 11:00:00 completed 6.00 s 2 3.0 KiB"
-    assert re.match(r"call 2026-11-23 10:00:00 recording, \d+ (s|min) ago ", squeezed(call))
-    assert call.endswith(" 1")
+    assert squeezed(done) == "done 2026-11-23 11:00 completed 6.00 s 2 3.0 KiB"
+    remark = r"recording, \d+ (s|min) ago, 1 upload"
+    assert re.fullmatch(rf"call 2026-11-23 10:00 {remark} 6.00 s 2 0 B", squeezed(call))
     first, second = json.loads(run("ls", "--json").stdout)
     assert (first["recording_id"], first["output_bytes"], first["uploads"]) == ("done", 3072, 0)
     assert (second["state"], second["chunks"], second["uploads"]) == ("recording", 2, 1)
