@@ -9,7 +9,7 @@ A step that fails for good is reported and tried again with the next chunk, or a
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 from loguru import logger
@@ -28,6 +28,7 @@ from recorder.spool import Spool
 from recorder.turn_clips import TurnClips
 from uploader.errors import BotRecorderError
 from uploader.manifest import ManifestFile
+from uploader.probe import Capabilities
 from uploader.upload import Context
 
 MAX_PARALLEL_DELETES = 8
@@ -61,6 +62,7 @@ class Delivery:
         self.plan = plan
         self.result: RecordingResult | None = None
         self.seal_error: BotRecorderError | None = None
+        self.ask: Callable[[], Awaitable[Capabilities]] | None = None
         self.finished = asyncio.Event()
         self.ended = asyncio.Event()
         self.holds: dict[object, int] = {}
@@ -93,12 +95,14 @@ class Delivery:
     # -- life --------------------------------------------------------------------------------
 
     async def open(self) -> None:
-        """Write the manifest, before any audio.
+        """Find out what the store can do, and write the manifest, before any audio.
 
         Raises:
             KeyTaken: The id is in use in the bucket.
             StoreError: Refused, or not to be had before the deadline.
         """
+        if self.ask is not None:
+            self._context.capabilities = await self.ask()
         await self._manifest.create(self._document(State.RECORDING))
 
     def expect_tracks(self, names: list[str]) -> None:

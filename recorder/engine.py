@@ -54,11 +54,13 @@ class Engine:
             RecorderClosed: The engine is closed, or was before the work was done.
         """
         future = self.submit(work)
+        waiting = asyncio.wrap_future(future)
         try:
-            return await asyncio.shield(asyncio.wrap_future(future))
+            return await asyncio.shield(waiting)
         except asyncio.CancelledError:
             if future.cancelled():  # by `close`, which is no reason to cancel the caller
                 raise RecorderClosed("the recorder was closed") from None
+            waiting.add_done_callback(_look_at)
             raise
 
     async def in_thread(self, function: Callable[..., T], *args: Any) -> T:
@@ -86,3 +88,9 @@ class Engine:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         await self._loop.shutdown_asyncgens()
+
+
+def _look_at(future: asyncio.Future[Any]) -> None:
+    """Take note of a failure that nobody waits for any more."""
+    if not future.cancelled():
+        future.exception()

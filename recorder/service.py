@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import secrets
+import threading
 import time
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import replace
@@ -85,6 +86,8 @@ class Recorder:
         self.capabilities = ASSUMED
         self._require_store = require_store
         self._engine: Engine | None = None
+        self._ticker: asyncio.Task[None] | None = None
+        self._probing: asyncio.Task[None] | None = None
         self._sessions: set[SessionBackstage] = set()
 
     # -- life --------------------------------------------------------------------------------
@@ -209,22 +212,37 @@ class Recorder:
         used = await self.engine.in_thread(spool_bytes, settings.spool_dir)
         self._quota = SpoolQuota(settings.spool_max_bytes, used)
         await self.store.__aenter__()
+        self._probed = asyncio.Event()
+        self._probing = asyncio.ensure_future(self._probe())
+        self._ticker = asyncio.ensure_future(self._tick())
+        if not self._require_store:
+            return
+        await asyncio.wait({self._probing}, timeout=settings.start_timeout_seconds)
+        if self.store_error is not None:
+            raise self.store_error
+        if not self._probed.is_set():
+            logger.warning("{} does not answer: recording into the spool", settings.location)
+
+    async def _probe(self) -> None:
+        """Find out what the store can do, for as long as that takes."""
+        patient = Retrier(replace(self._retrier.policy, deadline_seconds=None))
         try:
-            async with asyncio.timeout(settings.start_timeout_seconds):
-                self.capabilities = await probe(self.store, None, secrets.token_hex(8))
-        except (TimeoutError, StoreError) as error:
-            if isinstance(error, StoreError) and not error.retryable and self._require_store:
-                raise
-            self.store_error = error if isinstance(error, StoreError) else None
-            logger.warning(
-                "{} does not answer as it should; recording into the spool until it does: {}",
-                settings.location,
-                error if isinstance(error, StoreError) else "no answer in time",
-            )
+            self.capabilities = await probe(self.store, patient, secrets.token_hex(8))
+        except StoreError as error:
+            self.store_error = error
+            logger.error("{}: {}", self.settings.location, error)
+        finally:
+            self._probed.set()
         for name, meaning in MISSING.items():
             if not getattr(self.capabilities, name):
-                logger.warning("{} {}", settings.location, meaning)
-        self._ticker = asyncio.ensure_future(self._tick())
+                logger.warning("{} {}", self.settings.location, meaning)
+
+    async def _known(self) -> Capabilities:
+        """Return what the store can do; what is assumed of it, if it does not answer in time."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self.settings.start_timeout_seconds):
+                await self._probed.wait()
+        return self.capabilities
 
     async def _tick(self) -> None:
         """One timer for all sessions."""
@@ -245,11 +263,10 @@ class Recorder:
         for backstage in sessions:
             backstage.end_session()
         await asyncio.gather(*(backstage.close(seconds) for backstage in sessions))
-        ticker = getattr(self, "_ticker", None)
-        if ticker is not None:
-            ticker.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await ticker
+        tasks = [task for task in (self._ticker, self._probing) if task is not None]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
         await self.store.__aexit__(None, None, None)
 
     @property
@@ -297,6 +314,7 @@ class Recorder:
                 plan, spool, sealer, context, engine, self._quota, secrets.token_hex(8), emit
             )
             delivery.expect_tracks([track.name for track in tracks])
+            delivery.ask = self._known
             if not at_once:
                 await self._open_manifest(delivery, emit)
             deadline.move(None)
@@ -384,11 +402,26 @@ class Starting:
 
     async def _begin(self) -> Session:
         emit = _emitter(self._on_event, asyncio.get_running_loop())
-        session = await self._recorder.engine.run(
-            self._recorder._begin(
+        begun: list[Session] = []
+        abandoned = threading.Event()
+
+        async def begin() -> Session:
+            session = await self._recorder._begin(
                 self._plan, self._tracks, self._began_at, emit, at_once=self._at_once
             )
-        )
+            begun.append(session)
+            if abandoned.is_set():
+                session.end()
+            return session
+
+        try:
+            session = await self._recorder.engine.run(begin())
+        except asyncio.CancelledError:
+            # Nobody will ever write to it or stop it.
+            abandoned.set()
+            for session in begun:
+                session.end()
+            raise
         session.handed_over()
         return session
 

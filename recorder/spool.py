@@ -42,12 +42,15 @@ class Spool:
     def __init__(self, root: Path, recording_id: str) -> None:
         self.path = root / recording_id
         try:
-            root.mkdir(mode=0o700, parents=True, exist_ok=True)
+            if not root.is_dir():
+                root.mkdir(mode=0o700, parents=True)
             self.path.mkdir(mode=0o700)
             self.journal.mkdir()
             self.chunks.mkdir()
             self._lock = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except FileExistsError as error:
+            if not root.is_dir():
+                raise SpoolFull(f"cannot make spool {root}: it is a file, not a folder") from error
             raise RecordingExists(
                 f"recording id {recording_id!r} is already in use in spool {root}",
                 hint="give every recording its own id, or none to have one made",

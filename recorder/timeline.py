@@ -334,8 +334,11 @@ class Timeline:
                 return
 
     def _stop(self, position: int, discard_unheard: bool) -> None:
-        if not discard_unheard:
-            position = max([position, *(state.cursor for state in self.tracks)])
+        if discard_unheard:
+            for state in self.tracks:
+                if state.source == "playout":  # what a microphone gave was said, early or not
+                    self._clear(state, position)
+        position = max([position, *(state.cursor for state in self.tracks)])
         self.length = position
         for state in self.tracks:
             self._close(state)

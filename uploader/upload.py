@@ -53,9 +53,13 @@ class Source(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Context:
-    """What all requests of a recording share; `counts` has its requests by operation."""
+    """What all requests of a recording share.
+
+    `capabilities` may be replaced when more is known of the store; `counts` has the recording's
+    requests by operation.
+    """
 
     store: Store
     retrier: Retrier

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +15,7 @@ from loguru import logger
 
 from recorder import Recorder, Session, Settings, State, VirtualClock
 from recorder.events import CaptureFailed, Event, RecordingEnded, UploadFailed
+from recorder.quota import SpoolFull
 from recorder.spool import RecordingExists
 from uploader.errors import AccessDenied, NoSuchBucket, Unsupported
 from uploader.local import LocalStore
@@ -409,11 +411,11 @@ async def test_where_refusals_are_no_error_a_start_waits_for_nothing(
     """A store that never answers: capture begins at once, and nothing waits in memory for it."""
     clock = VirtualClock()
     settings = make(start_timeout_seconds=0.1)
+    store.hangs = True
     async with Recorder(settings, clock=clock, store=store, require_store=False) as recorder:
-        store.hangs = True
         call = await recorder.start()
         speak(call, clock, 0, 2)
-        assert store.log[-1][0] == "delete", "the probe's last request is not the last"
+        assert (call.frames, store.log) == (100, [])
         store.hangs = False
         result = await call.stop()
     assert result.state is State.COMPLETED
@@ -431,3 +433,30 @@ async def test_a_store_that_never_answers_delays_a_start_no_longer_than_told(
         speak(call, clock, 0, 2)
         assert (await call.stop()).state is State.COMPLETED
     np.testing.assert_array_equal(recorded(tmp_path), VOICE[: 2 * RATE])
+
+
+async def test_a_start_that_is_cancelled_leaves_no_recording_running(
+    make: Make, store: FaultyStore
+) -> None:
+    async with Recorder(make(start_timeout_seconds=5), store=store) as recorder:
+        store.hangs = True
+        starting = asyncio.ensure_future(_started(recorder))
+        await asyncio.sleep(0.05)
+        starting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await starting
+        store.hangs = False
+    assert not list(recorder.settings.spool_dir.iterdir())
+
+
+async def _started(recorder: Recorder) -> Session:
+    return await recorder.start("abandoned")
+
+
+async def test_a_spool_folder_that_is_a_file_is_said_to_be_one(
+    make: Make, store: FaultyStore, tmp_path: Path
+) -> None:
+    (tmp_path / "spool").write_text("not a folder")
+    async with Recorder(make(), store=store) as recorder:
+        with pytest.raises(SpoolFull, match="is a file, not a folder"):
+            await recorder.start("call")

@@ -162,6 +162,18 @@ def test_a_stop_keeps_what_runs_ahead_unless_told_not_to() -> None:
         assert trace.timeline.length == length * RATE
 
 
+def test_a_hang_up_cuts_what_a_bot_sent_ahead_and_nothing_a_user_said() -> None:
+    trace = Trace("capture", "playout")
+    for index in range(50):
+        trace.frame((index + 1) * 0.02 - 0.015)  # a little early, as jitter has it
+    for _ in range(150):
+        trace.frame(0.02, track=1)
+    trace.stop(0.99, discard_unheard=True)
+    assert trace.spans(0) == [(0, 1.0)]
+    assert trace.spans(1) == [(0, 0.99)]
+    assert trace.timeline.length == RATE
+
+
 def test_a_rate_change_in_mid_speech_goes_on_where_it_was() -> None:
     trace = Trace()
     speak(trace, 0, 1)
