@@ -140,7 +140,10 @@ class Delivery:
 
     def unfinished(self) -> RecordingResult:
         """Return the result of a recording that is still being delivered, or was cut off."""
-        return self.result or self._result(State.PENDING, self._error)
+        if self.result is not None:
+            return self.result
+        going_on = BotRecorderError("the upload is still going on")
+        return self._result(State.PENDING, self._error or self._context.last_failure or going_on)
 
     async def seal(
         self, now_ns: int, *, final: bool = False, rest: Sequence[tuple[Record, object]] = ()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from recorder.settings import Settings
 from uploader.local import LocalStore
-from uploader.s3 import S3Store
 from uploader.store import Store
 
 
@@ -13,6 +12,9 @@ def make_store(settings: Settings) -> Store:
     location = settings.location
     if location.path is not None:
         return LocalStore(location.path, location.prefix)
+    # The S3 client takes a second to import: only who uses it waits for it.
+    from uploader.s3 import S3Store
+
     key, secret = settings.aws_access_key_id, settings.aws_secret_access_key
     token = settings.aws_session_token
     return S3Store(

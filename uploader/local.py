@@ -59,7 +59,8 @@ class LocalStore(Store):
     def url(self, key: str) -> str:
         """Return the file's URL, `file:///...`."""
         # `=` and the like need no encoding in a path (RFC 3986, section 3.3), and read better so.
-        return "file://" + quote(str(self.root / (self.prefix + key)), safe="/=+,@:~")
+        path = str(self.root / (self.prefix + key)) + ("/" if key.endswith("/") else "")
+        return "file://" + quote(path, safe="/=+,@:~")
 
     async def __aenter__(self) -> Self:
         """Make the root folder if its parent exists, and clear what killed processes left."""

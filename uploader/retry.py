@@ -136,7 +136,9 @@ class _Call:
         self.told = self.attempt
         self.error = error
         then = "giving up" if wait_seconds is None else f"again in {wait_seconds:.2f} s"
-        self.log.warning(
+        # A refusal is for the caller to judge and report; it may be just what was asked for.
+        self.log.log(
+            "WARNING" if error.retryable else "INFO",
             "{op} attempt {attempt} failed: {kind} {code}: {error}; {then}",
             op=self.op,
             attempt=self.attempt,

@@ -23,6 +23,7 @@ from uploader.errors import (
     NoSuchObject,
     NoSuchUpload,
     PreconditionFailed,
+    StoreError,
 )
 from uploader.parts import PartRange, tail_parts, whole_parts
 from uploader.probe import Capabilities
@@ -58,7 +59,7 @@ class Context:
     """What all requests of a recording share.
 
     `capabilities` may be replaced when more is known of the store; `counts` has the recording's
-    requests by operation.
+    requests by operation, and `last_failure` the latest attempt's that failed.
     """
 
     store: Store
@@ -70,6 +71,7 @@ class Context:
     log: Logger
     on_failure: Callable[[AttemptFailed], None]
     counts: Counter[str] = field(default_factory=Counter)
+    last_failure: StoreError | None = None
 
     async def call(self, op: str, request: Callable[[], Awaitable[T]]) -> T:
         """Make one request through the retry layer, and count it; see `Retrier.call`."""
@@ -84,6 +86,7 @@ class Context:
 
     def _failed(self, failed: AttemptFailed) -> None:
         self.counts["failed_attempts"] += 1
+        self.last_failure = failed.error
         self.on_failure(failed)
 
 

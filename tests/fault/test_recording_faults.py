@@ -128,7 +128,9 @@ async def test_stop_does_not_wait_longer_than_told_and_the_result_follows(
         call = await recorder.start("call")
         speak(call, clock, 0, 2)
         store.down = True
-        assert (await call.stop(wait_seconds=0.05)).state is State.PENDING
+        early = await call.stop(wait_seconds=0.05)
+        assert early.state is State.PENDING
+        assert early.reason
         store.down = False
     assert call.result is not None
     assert call.result.state is State.COMPLETED

@@ -43,10 +43,10 @@ from recorder import (
     State,
     VirtualClock,
 )
-from recorder import pipecat_recording as recording_module
 from recorder.events import CaptureFailed, UploadFailed
 from recorder.names import InvalidName
 from recorder.pipecat import RecorderProcessor
+from recorder.pipecat import recording as recording_module
 from uploader.errors import AccessDenied
 from uploader.local import LocalStore
 
@@ -454,7 +454,7 @@ async def test_a_call_that_is_over_before_its_recording_has_been_started_is_reco
 async def test_what_waits_for_a_start_is_bounded(
     clock: VirtualClock, recorder: Recorder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("recorder.pipecat_intake.MAX_WAITING_BYTES", 40 * FRAME * 2)
+    monkeypatch.setattr("recorder.pipecat.intake.MAX_WAITING_BYTES", 40 * FRAME * 2)
     async with talking(clock, recorder, started=False) as talk:
         await talk.say(user=noise(1))
         await talk.stage.push(EndFrame())
@@ -609,7 +609,7 @@ async def test_audio_is_kept_until_slow_handlers_have_had_it(
     monkeypatch: pytest.MonkeyPatch,
     name: str,
 ) -> None:
-    monkeypatch.setattr("recorder.pipecat_blocks.MAX_READ_SECONDS", 0.1)
+    monkeypatch.setattr("recorder.pipecat.blocks.MAX_READ_SECONDS", 0.1)
     user = noise(1)
     delivered = asyncio.Event()
     settings = settings.replace(chunk_seconds=0.1)
@@ -798,7 +798,7 @@ async def test_a_handler_that_hangs_does_not_keep_the_bot_from_ending(
     monkeypatch: pytest.MonkeyPatch,
     name: str,
 ) -> None:
-    monkeypatch.setattr("recorder.pipecat.HANDLER_SECONDS", 0.05)
+    monkeypatch.setattr("recorder.pipecat.processor.HANDLER_SECONDS", 0.05)
     settings = settings.replace(drain_seconds=0.3)
     async with Recorder(settings, store=store, clock=clock) as recorder:
         before = asyncio.all_tasks()

@@ -7,8 +7,8 @@ import asyncio
 import pytest
 from headless import until
 
-from recorder.pipecat_events import Lanes
-from recorder.pipecat_turns import Listener, Run, Speaker, Speech, Turn
+from recorder.pipecat.lanes import Lanes
+from recorder.pipecat.turns import Listener, Run, Speaker, Speech, Turn
 
 RATE = 1000
 

@@ -407,7 +407,7 @@ def test_every_failed_attempt_is_logged() -> None:
     assert [line.strip() for line in lines] == [
         "WARNING call-1 put attempt 1 failed: TransientError SlowDown: busy; again in 0.20 s",
         "INFO call-1 put succeeded at attempt 2",
-        "WARNING call-1 head attempt 1 failed: AccessDenied AccessDenied: "
+        "INFO call-1 head attempt 1 failed: AccessDenied AccessDenied: "
         "bucket {calls} is closed; giving up",
     ]
 

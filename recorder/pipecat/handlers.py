@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from recorder.pipecat_turns import Speaker
+from recorder.pipecat.turns import Speaker
 
 AUDIO, TRACK_AUDIO = "on_audio_data", "on_track_audio_data"
 TURN_AUDIO: dict[Speaker, str] = {"user": "on_user_turn_audio", "bot": "on_bot_turn_audio"}

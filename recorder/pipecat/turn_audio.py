@@ -9,9 +9,9 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from recorder import layouts
-from recorder.pipecat_events import Lanes
-from recorder.pipecat_handlers import RUN_AUDIO, TURN_AUDIO, Handlers
-from recorder.pipecat_turns import Run, Speaker, Turn
+from recorder.pipecat.handlers import RUN_AUDIO, TURN_AUDIO, Handlers
+from recorder.pipecat.lanes import Lanes
+from recorder.pipecat.turns import Run, Speaker, Turn
 
 if TYPE_CHECKING:
     from recorder.chunk_reader import Planes

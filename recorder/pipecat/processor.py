@@ -1,4 +1,4 @@
-"""A recorder as a processor of a Pipecat pipeline: the only file that imports Pipecat.
+"""`RecorderProcessor`: the only file, beside the demo, that imports Pipecat.
 
     pipeline = Pipeline([..., transport.output(), RecorderProcessor(auto_start_recording=True)])
 
@@ -37,11 +37,11 @@ from pipecat.processors.frame_processor import FrameDirection, FrameProcessor, F
 from pipecat.utils.deprecation import warn_deprecated
 
 from recorder.names import check_metadata, check_tags
-from recorder.pipecat_events import Lanes
-from recorder.pipecat_handlers import EVENTS, RUN_AUDIO, TURN_AUDIO
-from recorder.pipecat_options import Options, checked_settings, recording_ids, recording_rate
-from recorder.pipecat_recording import Recording, merged
-from recorder.pipecat_shared import Lease
+from recorder.pipecat.handlers import EVENTS, RUN_AUDIO, TURN_AUDIO
+from recorder.pipecat.lanes import Lanes
+from recorder.pipecat.options import Options, checked_settings, recording_ids, recording_rate
+from recorder.pipecat.recording import Recording, merged
+from recorder.pipecat.shared import Lease
 from recorder.result import RecordingResult
 from recorder.service import Recorder
 from recorder.settings import Settings

@@ -15,9 +15,8 @@ from loguru import logger
 from recorder import events, layouts
 from recorder.engine import RecorderClosed
 from recorder.names import InvalidName
-from recorder.pipecat_blocks import AudioBlocks
-from recorder.pipecat_events import Lanes
-from recorder.pipecat_handlers import (
+from recorder.pipecat.blocks import AudioBlocks
+from recorder.pipecat.handlers import (
     AUDIO,
     CHUNK_UPLOADED,
     COMPLETED,
@@ -27,11 +26,12 @@ from recorder.pipecat_handlers import (
     UPLOAD_ERROR,
     Handlers,
 )
-from recorder.pipecat_intake import Intake
-from recorder.pipecat_options import Options
-from recorder.pipecat_shared import Lease
-from recorder.pipecat_turn_audio import TurnAudio, sides
-from recorder.pipecat_turns import Listener, Run, Speaker, Speech, Turn
+from recorder.pipecat.intake import Intake
+from recorder.pipecat.lanes import Lanes
+from recorder.pipecat.options import Options
+from recorder.pipecat.shared import Lease
+from recorder.pipecat.turn_audio import TurnAudio, sides
+from recorder.pipecat.turns import Listener, Run, Speaker, Speech, Turn
 from recorder.result import RecordingResult, State
 from recorder.settings import SettingsError
 from recorder.spool import RecordingExists
