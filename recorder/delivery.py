@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 from loguru import logger
@@ -367,7 +368,12 @@ class Delivery:
     def _result(self, state: State, error: BotRecorderError | None) -> RecordingResult:
         samples = self._sealer.sealed_samples
         reason, hint = said(error)
-        outputs: tuple[OutputResult, ...] = tuple(output.result() for output in self._all_outputs())
+        outputs: list[OutputResult] = []
+        for output in self._all_outputs():
+            one = output.result()
+            if one.state is not State.COMPLETED and not one.reason:
+                one = replace(one, reason=reason, hint=hint)
+            outputs.append(one)
         durable = state in (State.COMPLETED, State.COMPLETED_WITH_GAPS)
         return RecordingResult(
             recording_id=self.plan.recording_id,
@@ -377,7 +383,7 @@ class Delivery:
             samples=samples,
             sample_rate=self.plan.sample_rate,
             chunks=len(self._sealer.sealed),
-            outputs=outputs,
+            outputs=tuple(outputs),
             gaps=tuple(self._gaps()),
             spool=None if durable else str(self._spool.path),
             reason=reason,

@@ -192,8 +192,10 @@ class Recorder:
             started_at=now.astimezone(UTC),
             location=str(settings.location),
         )
-        # A made id cannot be taken: where refusals are no error, there is nothing to wait for.
-        at_once = recording_id is None and not self._require_store
+        # A made id cannot be taken: where refusals are no error, or the store has not answered
+        # at all yet, there is nothing to wait for.
+        unheard_of = self._probing is not None and not self._probing.done()
+        at_once = recording_id is None and (unheard_of or not self._require_store)
         return Starting(self, plan, speakers, began_at, on_event, at_once=at_once)
 
     # -- on the engine ---------------------------------------------------------------------------
@@ -230,7 +232,8 @@ class Recorder:
             self.capabilities = await probe(self.store, patient, secrets.token_hex(8))
         except StoreError as error:
             self.store_error = error
-            logger.error("{}: {}", self.settings.location, error)
+            if not self._require_store:  # or else it is raised
+                logger.error("{}: {}", self.settings.location, error)
         finally:
             self._probed.set()
         for name, meaning in MISSING.items():
@@ -239,9 +242,10 @@ class Recorder:
 
     async def _known(self) -> Capabilities:
         """Return what the store can do; what is assumed of it, if it does not answer in time."""
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(self.settings.start_timeout_seconds):
-                await self._probed.wait()
+        if not self._require_store:  # or else opening has waited already
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self.settings.start_timeout_seconds):
+                    await self._probed.wait()
         return self.capabilities
 
     async def _tick(self) -> None:
