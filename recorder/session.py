@@ -187,7 +187,9 @@ class Session:
             InvalidName: A track name that is not allowed, or one too many.
         """
         data = pcm if type(pcm) is bytes else memoryview(pcm).cast("B")
-        if (sample_rate, num_channels) not in self._formats:
+        # 16000.0 equals 16000 and would be found in the set, but the journal holds whole numbers.
+        whole = type(sample_rate) is int and type(num_channels) is int
+        if not whole or (sample_rate, num_channels) not in self._formats:
             self._check_format(sample_rate, num_channels)
         length = len(data)
         if length % (2 * num_channels):

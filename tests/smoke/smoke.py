@@ -6,6 +6,7 @@ Run by `make smoke` with the wheel's own interpreter, outside of the source tree
 from __future__ import annotations
 
 import asyncio
+import importlib
 import json
 import os
 import subprocess
@@ -61,12 +62,23 @@ def by_command(folder: Path) -> None:
     assert result["recording_id"] in listed.stdout
 
 
+def without_pipecat() -> None:
+    """The wheel by itself does not bring Pipecat, and says what does."""
+    try:
+        importlib.import_module("recorder.pipecat")
+    except ImportError as error:
+        assert "pip install 'bot-recorder[pipecat]'" in str(error), error
+    else:
+        raise AssertionError("Pipecat is there: this is not the wheel by itself")
+
+
 def main() -> None:
     """Run all of it."""
     assert "site-packages" in str(Path(recorder.__file__)), "this is not the installed wheel"
     with tempfile.TemporaryDirectory() as folder:
         asyncio.run(by_library(Path(folder)))
         by_command(Path(folder))
+    without_pipecat()
     sys.stdout.write(f"smoke test passed with {recorder.__file__}\n")
 
 

@@ -40,6 +40,7 @@ async def recorder(tmp_path: Path) -> AsyncIterator[Recorder]:
         ({"sample_rate": 16000.0}, "sample_rate=16000.0: must be a whole number"),
         ({"sample_rate": -16000}, "sample_rate=-16000"),
         ({"sample_rate": True}, "sample_rate=True"),
+        ({"num_channels": 1.0}, "num_channels=1.0"),
         ({"num_channels": 0}, "num_channels=0: must be 1 to 32"),
         ({"num_channels": 33}, "num_channels=33"),
         ({"at": 1e10}, "same clock as time.monotonic()"),
@@ -56,6 +57,7 @@ async def test_a_bad_frame_is_one_clear_error_and_costs_nothing(
 ) -> None:
     call = await recorder.start()
     call.write("user", PCM, RATE)
+    call.write("user", b"", 16000)
     good = {"track": "user", "pcm": PCM, "sample_rate": RATE}
     with pytest.raises((InvalidFrame, InvalidName), match=re.escape(message)) as raised:
         call.write(**{**good, **arguments})
