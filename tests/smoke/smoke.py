@@ -64,12 +64,12 @@ def by_command(folder: Path) -> None:
 
 def without_pipecat() -> None:
     """The wheel by itself does not bring Pipecat, and says what does."""
+    said = ""
     try:
         importlib.import_module("recorder.pipecat")
     except ImportError as error:
-        assert "pip install 'bot-recorder[pipecat]'" in str(error), error
-    else:
-        raise AssertionError("Pipecat is there: this is not the wheel by itself")
+        said = str(error)
+    assert "pip install 'bot-recorder[pipecat]'" in said, said
 
 
 def main() -> None:
