@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -25,6 +26,9 @@ from uploader.upload import Context
 
 VERSION = 1
 MANIFEST = "manifest.json"
+OWN_FIELDS = ("version", "owner", "epoch", "revision")
+"""What `ManifestFile` itself writes; the rest is the caller's."""
+
 ATTRIBUTES = ObjectAttributes(content_type="application/json", content_disposition="inline")
 
 
@@ -34,6 +38,25 @@ class LostOwnership(BotRecorderError):
 
 class KeyTaken(BotRecorderError):
     """A recording with this id exists in the bucket already."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """A manifest as the store holds it.
+
+    Attributes:
+        document: Its content, checked to be a manifest by `parse`.
+        etag: Of this version.
+    """
+
+    document: dict[str, Any]
+    etag: str
+
+    @property
+    def version(self) -> tuple[str, int, int]:
+        """Who wrote it: owner, epoch and revision, which no two writes share."""
+        document = self.document
+        return document["owner"], document["epoch"], document["revision"]
 
 
 class ManifestFile:
@@ -73,11 +96,30 @@ class ManifestFile:
             )
             self._etag = info.etag
         except PreconditionFailed as error:
-            stored = await self._stored()
-            if stored is None or stored[0] != self._owner:
+            stored = await self.read()
+            if stored is None or stored.version != (self._owner, 1, 1):
                 raise self._taken() from error
-            self._etag = stored[2]
+            self._etag = stored.etag
         self._revision = 1
+        self.created = True
+
+    async def take_over(self, stored: Stored, changes: Mapping[str, Any] | None = None) -> None:
+        """Become the owner, by compare-and-swap, of what another owner or process has left.
+
+        Args:
+            stored: The version that is taken over; nothing may have been written since.
+            changes: What to change in the content with the same write.
+
+        Raises:
+            LostOwnership: Somebody else has written it since.
+            StoreError: Refused, or not to be had before the deadline.
+        """
+        document = stored.document
+        content = {name: document[name] for name in document if name not in OWN_FIELDS}
+        self._epoch = document["epoch"] + 1
+        self._revision = document["revision"]
+        self._etag = stored.etag
+        await self.write({**content, **(changes or {})})
         self.created = True
 
     async def write(self, content: Mapping[str, Any]) -> None:
@@ -97,16 +139,16 @@ class ManifestFile:
             try:
                 info = await context.call("put_manifest", partial(self._put, body, etag))
             except PreconditionFailed as error:
-                stored = await self._stored()
-                if stored is None or stored[0] != self._owner:
+                stored = await self.read()
+                if stored is None or not self._is_ours(stored):
                     raise LostOwnership(
                         f"{self.key} was changed by another owner",
                         hint="another process has taken this recording over; its spool is kept",
                     ) from error
-                self._etag = stored[2]
-                if stored[1] == self._revision:
+                self._etag = stored.etag
+                if stored.version == (self._owner, self._epoch, self._revision):
                     return
-                if stored[2] == etag:
+                if stored.etag == etag:
                     raise
             else:
                 self._etag = info.etag
@@ -125,15 +167,24 @@ class ManifestFile:
         }
         return json.dumps(document, indent=1).encode()
 
-    async def _stored(self) -> tuple[str, int, str] | None:
-        """Return owner, revision and ETag of what the store holds, or None for nothing."""
+    async def read(self) -> Stored | None:
+        """Return what the store holds, or None for nothing.
+
+        Raises:
+            BotRecorderError: It is no manifest, or of a newer version than this program knows.
+            StoreError: Refused, or not to be had before the deadline.
+        """
         context = self._context
         try:
             body, info = await context.call("get_manifest", lambda: context.store.read(self.key))
         except NoSuchObject:
             return None
-        document = parse(body, self.key)
-        return document["owner"], document["revision"], info.etag
+        return Stored(parse(body, self.key), info.etag)
+
+    def _is_ours(self, stored: Stored) -> bool:
+        """Return whether it was written by this owner, now or in an earlier epoch of its own."""
+        owner, epoch, _ = stored.version
+        return owner == self._owner and epoch <= self._epoch
 
     async def _exists(self) -> bool:
         context = self._context
@@ -160,12 +211,21 @@ def parse(body: bytes, key: str) -> dict[str, Any]:
         document = json.loads(body)
     except ValueError as error:
         raise BotRecorderError(f"{key} is not JSON: {error}") from error
-    missing = {"version", "owner", "epoch", "revision", "state"} - set(document)
+    if not isinstance(document, dict):
+        raise BotRecorderError(f"{key} is not a manifest: it is no JSON object")
+    missing = [name for name, kind in _KINDS.items() if not _is(document.get(name), kind)]
     if missing:
-        raise BotRecorderError(f"{key} is not a manifest: it has no {', '.join(sorted(missing))}")
+        raise BotRecorderError(f"{key} is not a manifest: it has no {', '.join(missing)}")
     if document["version"] > VERSION:
         raise BotRecorderError(
             f"{key} has version {document['version']}, this program knows up to {VERSION}",
             hint="update bot-recorder",
         )
-    return dict(document)
+    return document
+
+
+_KINDS = {"epoch": int, "owner": str, "revision": int, "state": str, "version": int}
+
+
+def _is(value: object, kind: type) -> bool:
+    return isinstance(value, kind) and not isinstance(value, bool)

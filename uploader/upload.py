@@ -9,8 +9,10 @@ whoever goes on with it.
 from __future__ import annotations
 
 import asyncio
+import hashlib
+import re
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
@@ -42,8 +44,18 @@ ATTEMPTS_TO_REBUILD = 2
 MAX_PARALLEL_PARTS = 4
 
 
+_MD5 = re.compile(r"[0-9a-f]{32}")
+
+
 class Verification(BotRecorderError):
     """The object in the store is not the one that was sent."""
+
+
+class PartDiffers(BotRecorderError):
+    """Under a part's number the store holds other bytes: the upload must be made anew.
+
+    Some servers join the older of two bodies that were sent under one number.
+    """
 
 
 class Source(Protocol):
@@ -100,6 +112,12 @@ class Upload:
         part_bytes: Size of every part but the last.
         source: The object's bytes.
         on_part: Told of each acknowledged part.
+
+    Attributes:
+        upload_id: Of the upload in progress, or the last one.
+        parts: Acknowledged parts by number.
+        superseded: Ids of uploads that others replaced: to be dropped when the object is there.
+        doubtful: Whether the store may have an upload of this object that nobody knows.
     """
 
     def __init__(
@@ -114,29 +132,68 @@ class Upload:
         self.key = key
         self.upload_id: str | None = None
         self.parts: dict[int, Part] = {}
+        self.superseded: list[str] = []
+        self.doubtful = False
         self._context = context
         self._attributes = attributes
         self._part_bytes = part_bytes
         self._source = source
         self._on_part = on_part
         self._whole: int | None = None
+        self._found: dict[int, Part] = {}
         self._slots = asyncio.Semaphore(MAX_PARALLEL_PARTS)
 
     async def create(self) -> str:
         """Begin the upload in the store; return its id. Does nothing if it has begun.
 
-        A lost answer leaves an upload behind that nobody knows: it has no parts, and a lifecycle
-        rule or recovery removes it.
+        A lost answer leaves an upload behind that nobody knows, see `doubtful`: it has no parts.
 
         Raises:
             StoreError: Refused, or not to be had before the deadline.
         """
         if self.upload_id is None:
-            store = self._context.store
-            self.upload_id = await self._call(
-                "create_multipart", lambda: store.create_multipart(self.key, self._attributes)
-            )
+            store, attempts = self._context.store, 0
+
+            async def request() -> str:
+                nonlocal attempts
+                attempts += 1
+                self.doubtful = self.doubtful or attempts > 1
+                return await store.create_multipart(self.key, self._attributes)
+
+            try:
+                self.upload_id = await self._call("create_multipart", request)
+            except BaseException:
+                self.doubtful = self.doubtful or attempts > 0
+                raise
         return self.upload_id
+
+    async def adopt(self, upload_id: str, known: Mapping[int, Part]) -> None:
+        """Go on with an upload that another owner, or an earlier process, began.
+
+        The known parts that the store still holds count as sent. What else it holds is compared
+        with what belongs there before anything is sent under its number.
+
+        Args:
+            upload_id: Of the upload.
+            known: Parts that were acknowledged, with ETags and checksums.
+
+        Raises:
+            StoreError: Refused, or not to be had before the deadline.
+        """
+        self.upload_id = upload_id
+        self.parts = dict(known)
+        store = self._context.store
+        try:
+            listed = await self._call("list_parts", lambda: store.list_parts(self.key, upload_id))
+        except NoSuchUpload:
+            return  # completed, or gone: `finish` finds out which
+        held = {part.number: part for part in listed}
+        self.parts = {
+            number: part
+            for number, part in known.items()
+            if number in held and held[number].etag == part.etag
+        }
+        self._found = {number: part for number, part in held.items() if number not in self.parts}
 
     def sent_bytes(self) -> int:
         """Return up to which byte every part behind part 1 is acknowledged: not needed again."""
@@ -159,8 +216,25 @@ class Upload:
         ]
         await self._send(missing, None)
 
+    async def prepare(self, total: int) -> None:
+        """Send what is left, part 1 with the true header too: nothing but to complete remains.
+
+        Raises:
+            StoreError: Refused, or not acknowledged before the deadline; call again to go on.
+        """
+        if self._is_put_whole(total):
+            return
+        for attempt in range(1, ATTEMPTS_TO_REBUILD + 1):
+            try:
+                await self._send(self._missing(total), total)
+                return
+            except _MAKE_ANEW as error:
+                if attempt == ATTEMPTS_TO_REBUILD:
+                    raise
+                await self._forget_lost_parts(error)
+
     async def finish(self, total: int) -> ObjectInfo:
-        """Send what is left, part 1 with the true header too, complete, and verify.
+        """Send what is left, complete, and verify.
 
         An object of one part whose upload was never begun is put whole: one request, not three.
 
@@ -168,23 +242,45 @@ class Upload:
             StoreError: Refused, or not acknowledged before the deadline; call again to go on.
             Verification: What the store holds is not what was sent.
         """
-        if self.upload_id is None and total <= self._part_bytes:
+        if self._is_put_whole(total):
             return await self._put_whole(total)
         for attempt in range(1, ATTEMPTS_TO_REBUILD + 1):
             try:
-                await self.create()
                 await self._send(self._missing(total), total)
                 await self._complete(total)
                 break
-            except (NoSuchUpload, InvalidPart, Conflict) as error:
+            except _MAKE_ANEW as error:
                 if await self._is_there(total):
+                    self._supersede()
                     break
                 if attempt == ATTEMPTS_TO_REBUILD:
                     raise
                 await self._forget_lost_parts(error)
         return await self._verify(total)
 
+    async def drop_superseded(self) -> None:
+        """Abort the uploads that are superseded: only when the object is there and verified.
+
+        Raises:
+            StoreError: Refused, or not to be had before the deadline.
+        """
+        store = self._context.store
+        while self.superseded:
+            await self._drop(store, self.superseded[-1])
+            self.superseded.pop()
+
+    async def _drop(self, store: Store, upload_id: str) -> None:
+        await self._call("abort_multipart", lambda: store.abort_multipart(self.key, upload_id))
+
     # ------------------------------------------------------------------------------------------
+
+    def _is_put_whole(self, total: int) -> bool:
+        return self.upload_id is None and not self.superseded and total <= self._part_bytes
+
+    def _supersede(self) -> None:
+        """Take note that the upload at hand is not, or no longer, what makes the object."""
+        if self.upload_id is not None:
+            self.superseded.append(self.upload_id)
 
     def _missing(self, total: int) -> list[PartRange]:
         return [
@@ -210,15 +306,34 @@ class Upload:
         async with self._slots, self._context.budget.reserve(part.size):
             body = await self._source.read(part.start, part.end, total)
             checksum = crc64nvme(body)
-            sent = await self._call(
-                "upload_part",
-                lambda: store.upload_part(
-                    self.key, upload_id, part.number, body, checksum=checksum
-                ),
-            )
+            sent = await self._found_part(part, body, checksum)
+            if sent is None:
+                sent = await self._call(
+                    "upload_part",
+                    lambda: store.upload_part(
+                        self.key, upload_id, part.number, body, checksum=checksum
+                    ),
+                )
         acknowledged = Part(part.number, len(body), sent.etag, checksum)
+        self._found.pop(part.number, None)
         self.parts[part.number] = acknowledged
         self._on_part(acknowledged)
+
+    async def _found_part(self, part: PartRange, body: Body, checksum: int) -> Part | None:
+        """Return what the store holds of an adopted upload under a part's number, if it is this.
+
+        Raises:
+            PartDiffers: It is something else, or might be.
+        """
+        found = self._found.get(part.number)
+        if found is None:
+            return None
+        same = await asyncio.to_thread(_is_same, found, body, checksum)
+        if same is None and part.number > 1 and part.size == self._part_bytes:
+            return None  # a whole part is the same bytes whoever sent it: sent again, no harm
+        if not same:
+            raise PartDiffers(f"part {part.number} of {self.key} in the store has other bytes")
+        return found
 
     async def _complete(self, total: int) -> None:
         context, upload_id = self._context, self.upload_id
@@ -243,6 +358,7 @@ class Upload:
             # somebody else's: only the object itself can tell.
             if not await self._is_there(total):
                 raise
+            self._supersede()
 
     async def _put_whole(self, total: int) -> ObjectInfo:
         context = self._context
@@ -313,15 +429,32 @@ class Upload:
         """Keep the parts the store still has; the others are sent again."""
         held: dict[int, str] = {}
         upload_id = self.upload_id
-        if upload_id is not None and not isinstance(error, NoSuchUpload | Conflict):
+        if upload_id is not None and isinstance(error, InvalidPart):
             store = self._context.store
             listed = await self._call("list_parts", lambda: store.list_parts(self.key, upload_id))
             held = {part.number: part.etag for part in listed}
         else:
+            self._supersede()
             self.upload_id = None
+            self._found = {}
         self.parts = {
             number: part for number, part in self.parts.items() if held.get(number) == part.etag
         }
 
     async def _call(self, op: str, request: Callable[[], Awaitable[T]]) -> T:
         return await self._context.call(op, request)
+
+
+_MAKE_ANEW = (NoSuchUpload, InvalidPart, Conflict, PartDiffers)
+
+
+def _is_same(found: Part, body: Body, checksum: int) -> bool | None:
+    """Return whether a part in the store is these bytes; None where it does not tell."""
+    if found.size != len(body):
+        return False
+    if found.checksum is not None:
+        return found.checksum == checksum
+    if _MD5.fullmatch(found.etag):
+        # Not for a part that is encrypted with a key of KMS: its ETag is no digest, and differs.
+        return found.etag == hashlib.md5(body, usedforsecurity=False).hexdigest() or None
+    return None
