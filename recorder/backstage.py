@@ -12,6 +12,7 @@ from loguru import logger
 from recorder.deliverable import as_told
 from recorder.delivery import Delivery
 from recorder.result import RecordingResult
+from recorder.sealing import Sealing
 from uploader.errors import BotRecorderError
 from uploader.retry import Deadline
 
@@ -50,6 +51,7 @@ class SessionBackstage:
         deadline: Deadline,
     ) -> None:
         self.delivery = delivery
+        self._sealing = Sealing(sealer, delivery, engine)
         self._settings = settings
         self._engine = engine
         self._spool = spool
@@ -112,7 +114,7 @@ class SessionBackstage:
     async def _seal_due(self) -> None:
         try:
             if self._session is not None:
-                await self.delivery.seal(self._session.now_ns())
+                await self._sealing.seal(self._session.now_ns())
         except Exception as error:  # whatever it is, the next look is another try
             self._say(as_told(error))
         finally:
@@ -125,7 +127,7 @@ class SessionBackstage:
         try:
             while session is not None:
                 try:
-                    await self.delivery.seal(session.now_ns(), final=True, rest=rest)
+                    await self._sealing.seal(session.now_ns(), final=True, rest=rest)
                     break
                 except Exception as error:  # whatever it is, nothing is complete without the rest
                     rest = []
@@ -186,7 +188,7 @@ class SessionBackstage:
 
         async def seal_and_settle() -> None:
             if self._session is not None and not self._session.ended:
-                await self.delivery.seal(self._session.now_ns())
+                await self._sealing.seal(self._session.now_ns())
             await self.delivery.settled()
 
         await self._engine.run(seal_and_settle())
@@ -202,7 +204,7 @@ class SessionBackstage:
     async def read(self, start: int, end: int) -> Planes:
         """Return samples."""
         now_ns = 0 if self._session is None else self._session.now_ns()
-        return await self._engine.run(self.delivery.read(start, end, now_ns))
+        return await self._engine.run(self._sealing.read(start, end, now_ns))
 
     def hold(self, holder: object, position: int) -> None:
         """Keep samples in the spool."""

@@ -10,9 +10,11 @@ from typing import Protocol, TypeVar
 
 import numpy as np
 
+from recorder.chunks import Chunk
 from recorder.containers.wav import parse_header
 from recorder.render import Samples
-from recorder.sealer import Chunk
+from uploader.checksum import crc64nvme
+from uploader.errors import BotRecorderError
 
 T = TypeVar("T")
 
@@ -28,6 +30,10 @@ class Planes:
 
     samples: Samples
     tracks: tuple[str, ...]
+
+
+class DamagedChunk(BotRecorderError):
+    """A chunk object has other bytes than the manifest says."""
 
 
 class InThread(Protocol):
@@ -85,6 +91,8 @@ class ChunkReader:
         return Planes(samples, tracks)
 
     async def _rows(self, chunk: Chunk, begin: int, until: int) -> Samples:
+        if chunk.lost:
+            return np.zeros((len(chunk.tracks), until - begin), dtype=np.int16)
         path = self._path(chunk.number)
 
         def from_file() -> Samples:
@@ -97,8 +105,13 @@ class ChunkReader:
 
         try:
             return await self.in_thread(from_file)
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             body = await self._fetch(chunk)
+            if crc64nvme(body) != chunk.checksum:
+                raise DamagedChunk(
+                    f"chunk {chunk.number} in the store is not what was recorded",
+                    hint="restore the object from an older version; nothing was replaced",
+                ) from None
         raw = np.frombuffer(body, dtype="<i2", offset=parse_header(body[:4096]).data_offset)
         return raw.reshape(-1, len(chunk.tracks))[begin:until].T
 

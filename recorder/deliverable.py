@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from recorder import events
@@ -10,7 +10,7 @@ from recorder.chunk_reader import ChunkReader
 from recorder.outputs import OutputSource, OutputSpec
 from recorder.plan import Plan
 from recorder.result import OutputResult, State
-from uploader.checksum import encode
+from uploader.checksum import decode, encode
 from uploader.errors import BotRecorderError
 from uploader.store import Part
 from uploader.upload import Context, Upload
@@ -58,22 +58,46 @@ class Deliverable:
         """Whether the object is in the store, verified."""
         return self._completed
 
-    async def advance(self, samples: int) -> None:
-        """Send the parts that are whole, given `samples` of the output are sealed.
+    @property
+    def doubtful(self) -> bool:
+        """Whether the store may have an upload of this object that nobody knows."""
+        return self._upload.doubtful
+
+    async def adopt(self, told: Mapping[str, Any]) -> None:
+        """Go on with the upload that a manifest tells of.
+
+        Raises:
+            StoreError: See `Upload.adopt`.
+        """
+        upload_id = told.get("upload_id")
+        if isinstance(upload_id, str) and upload_id:
+            await self._upload.adopt(upload_id, _parts_told(told))
+
+    async def advance(self, end: int) -> None:
+        """Send the parts that are whole, given all samples before `end` are sealed.
 
         Raises:
             StoreError: See `Upload.advance`.
         """
         await self._upload.create()
-        await self._upload.advance(self._source.size(samples))
+        await self._upload.advance(self._source.size(self._own(end)))
 
-    async def finish(self, samples: int) -> None:
+    async def prepare(self, end: int) -> None:
+        """Send everything, given the recording ends at `end`; what failed, `finish` tries again."""
+        if self._completed:
+            return
+        try:
+            await self._upload.prepare(self._source.size(self._own(end)))
+        except BotRecorderError as error:
+            self.error = error
+
+    async def finish(self, end: int) -> None:
         """Complete the object; how that went is in `result`. Does nothing if it is complete."""
         if self._completed:
             return
-        self._samples = samples
+        self._samples = self._own(end)
         try:
-            info = await self._upload.finish(self._source.size(samples))
+            info = await self._upload.finish(self._source.size(self._samples))
         except BotRecorderError as error:
             self.error = error
             return
@@ -82,13 +106,25 @@ class Deliverable:
         url = self._context.store.url(self.key)
         self._emit(events.OutputCompleted(self.spec.name, self.key, url, info.size))
 
+    async def drop_superseded(self) -> None:
+        """Abort uploads that were replaced by another; only of an object that is complete.
+
+        Raises:
+            StoreError: See `Upload.drop_superseded`.
+        """
+        if self._completed:
+            await self._upload.drop_superseded()
+
     def needed_from(self) -> int:
-        """Return the first sample, behind part 1's, that is still to be sent."""
-        return self._source.samples_before(self._upload.sent_bytes())
+        """Return the recording's first sample, behind part 1's, that is still to be sent."""
+        return self.spec.first_sample + self._source.samples_before(self._upload.sent_bytes())
 
     def part_1_samples(self) -> int:
-        """Return how many samples part 1 holds: they are needed until the end."""
-        return self._source.samples_before(self._plan.part_bytes) + 1
+        """Return before which sample of the recording part 1's lie: needed until the end."""
+        return self.spec.first_sample + self._source.samples_before(self._plan.part_bytes) + 1
+
+    def _own(self, end: int) -> int:
+        return max(0, end - self.spec.first_sample)
 
     def result(self) -> OutputResult:
         """Return where the output stands."""
@@ -109,9 +145,13 @@ class Deliverable:
             verified=self._context.capabilities.head,
         )
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return the output as the manifest lists it."""
+    def to_dict(self, *, with_parts: bool) -> dict[str, Any]:
+        """Return the output as the manifest lists it; with parts, while it is not done with."""
         result = self.result()
+        parts = [
+            [part.number, part.size, part.etag, encode(part.checksum or 0)]
+            for _, part in sorted(self._upload.parts.items())
+        ]
         return {
             "name": self.spec.name,
             "key": self.key,
@@ -127,10 +167,23 @@ class Deliverable:
             "checksum": result.checksum,
             "verified": result.verified,
             "reason": result.reason,
+            "acknowledged": parts if with_parts else [],
         }
 
     def _part_done(self, part: Part) -> None:
         self._emit(events.PartUploaded(self.spec.name, self.key, part.number, part.size))
+
+
+def _parts_told(told: Mapping[str, Any]) -> dict[int, Part]:
+    """Return the acknowledged parts a manifest lists; what is not of that kind is not said."""
+    parts = {}
+    for item in told.get("acknowledged") or ():
+        try:
+            number, size, etag, checksum = item
+            parts[int(number)] = Part(int(number), int(size), str(etag), decode(checksum))
+        except (TypeError, ValueError):
+            continue
+    return parts
 
 
 def state_of(error: BotRecorderError) -> State:

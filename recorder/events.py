@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from recorder.chunks import Chunk
 from recorder.result import RecordingResult
-from recorder.sealer import Chunk
 
 
 @dataclass(frozen=True, slots=True)

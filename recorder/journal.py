@@ -210,6 +210,11 @@ class JournalReader:
         self._segments: dict[int, _Segment] = {}
         self.segment = segment
         self.offset = offset
+        self._stopped = False
+
+    def stop(self) -> None:
+        """Read no further: what follows is damaged. Segments can still be viewed."""
+        self._stopped = True
 
     def read(self) -> Iterator[Record]:
         """Yield the records committed since the last call.
@@ -217,7 +222,7 @@ class JournalReader:
         Raises:
             ValueError: A segment is damaged.
         """
-        while True:
+        while not self._stopped:
             view = self.view(self.segment)
             if view is None:
                 return

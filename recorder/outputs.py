@@ -53,19 +53,22 @@ class OutputSpec:
         return layouts.track(planes.samples, planes.tracks, self.track).reshape(-1, 1)
 
 
-def mixed_outputs(names: Sequence[str], container: Container) -> list[OutputSpec]:
+def mixed_outputs(
+    names: Sequence[str], container: Container, first_sample: int = 0
+) -> list[OutputSpec]:
     """Return the outputs made of all tracks together; the first is `audio`."""
     layouts_asked: list[Layout] = [layout for layout in ("stereo", "mono") if layout in names]
     specs = []
     for index, layout in enumerate(layouts_asked):
         stem = "audio" if index == 0 else layout
-        specs.append(OutputSpec(layout, f"{stem}.{container.extension}", layout))
+        file = f"{stem}.{container.extension}"
+        specs.append(OutputSpec(layout, file, layout, first_sample=first_sample))
     return specs
 
 
-def track_output(track: str, container: Container) -> OutputSpec:
+def track_output(track: str, container: Container, first_sample: int = 0) -> OutputSpec:
     """Return the output of one track."""
-    return OutputSpec(track, f"{track}.{container.extension}", "track", track)
+    return OutputSpec(track, f"{track}.{container.extension}", "track", track, first_sample)
 
 
 def turn_output(number: int, track: str, first_sample: int, container: Container) -> OutputSpec:

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
-from typing import Any
+from datetime import date, datetime
+from typing import Any, Self
 
-from recorder.containers import Container, container
+from recorder.chunks import Chunk
+from recorder.containers import Container, container, container_names
+from recorder.names import check_metadata, check_recording_id, check_tags
 from recorder.outputs import OutputSpec
-from recorder.sealer import Chunk
+from uploader.errors import BotRecorderError
 from uploader.manifest import MANIFEST
-from uploader.store import ObjectAttributes
+from uploader.store import MIN_PART_BYTES, ObjectAttributes
 from uploader.upload import RECORDING_ID
+
+FIRST_SAMPLE = "recorder-first-sample"
+TRACKS = "recorder-tracks"
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +41,12 @@ class Plan:
         started_at: When the recording's sample 0 was, UTC.
         started_monotonic: The same on the recording process's monotonic clock, seconds.
         location: Where it goes, as a URL, for people and for recovery.
+        hold_back_seconds: What its timeline decides by; see `recorder.timeline`.
+        token: Random, and the same in the manifest and in the spool: says that they are of one
+            recording. It is the owner's token for whoever holds the spool.
+        continuation: Name of the folder, below the recording's own, of late audio that was
+            attached to a recording which another host had finished; empty for the recording.
+        first_sample: Where, on the recording's clock, its audio begins: 0 but for continuations.
     """
 
     recording_id: str
@@ -51,12 +63,17 @@ class Plan:
     location: str
     day: str
     started_at: datetime
+    hold_back_seconds: float
+    token: str
     started_monotonic: float = 0.0
+    continuation: str = ""
+    first_sample: int = 0
 
     @property
     def folder(self) -> str:
         """Key prefix of everything of this recording, ending in `/`."""
-        return f"dt={self.day}/{self.recording_id}/"
+        below = f"{self.continuation}/" if self.continuation else ""
+        return f"dt={self.day}/{self.recording_id}/{below}"
 
     @property
     def manifest_key(self) -> str:
@@ -83,9 +100,10 @@ class Plan:
             "audio/wav",
             {
                 "recorder-sequence": str(chunk.number),
-                "recorder-first-sample": str(chunk.first_sample),
+                FIRST_SAMPLE: str(chunk.first_sample),
                 "recorder-samples": str(chunk.samples),
                 "recorder-channels": str(len(chunk.tracks)),
+                **_track_names(chunk.tracks),
                 "recorder-duration-seconds": f"{self.seconds(chunk.samples):g}",
             },
         )
@@ -99,7 +117,7 @@ class Plan:
             {
                 "recorder-layout": spec.track or spec.layout,
                 "recorder-channels": str(spec.channels),
-                "recorder-first-sample": str(spec.first_sample),
+                FIRST_SAMPLE: str(spec.first_sample),
             },
             self.storage_class,
         )
@@ -145,4 +163,91 @@ class Plan:
             "metadata": dict(self.metadata),
             "tags": dict(self.tags),
             "location": self.location,
+            "hold_back_seconds": self.hold_back_seconds,
+            "token": self.token,
+            "continuation": self.continuation,
+            "first_sample": self.first_sample,
         }
+
+    @classmethod
+    def from_dict(cls, document: Mapping[str, Any]) -> Self:
+        """Return the plan that `to_dict` wrote, whoever wrote it: every value is checked.
+
+        Raises:
+            BotRecorderError: It is not one.
+        """
+        try:
+            return cls(
+                recording_id=check_recording_id(_text(document, "recording_id")),
+                sample_rate=_whole(document, "sample_rate", 1),
+                chunk_samples=_whole(document, "chunk_samples", 1),
+                outputs=tuple(_known(name, _OUTPUTS) for name in document["outputs_asked"]),
+                format=_known(document["format"], container_names()),
+                part_bytes=_whole(document, "part_bytes", MIN_PART_BYTES),
+                pre_roll_seconds=max(0.0, float(document["pre_roll_seconds"])),
+                keep_chunks=document["keep_chunks"] is True,
+                storage_class=_optional(document["storage_class"]),
+                metadata=check_metadata(document["metadata"]),
+                tags=check_tags(document["tags"]),
+                day=date.fromisoformat(_text(document, "day")).isoformat(),
+                started_at=_time(document, "started_at"),
+                location=_text(document, "location"),
+                hold_back_seconds=float(document["hold_back_seconds"]),
+                token=_text(document, "token"),
+                started_monotonic=float(document["started_monotonic"]),
+                continuation=_folder_name(_text(document, "continuation")),
+                first_sample=_whole(document, "first_sample", 0),
+            )
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise BotRecorderError(f"not a recording's plan: {error}") from error
+
+
+MAX_NAMES_BYTES = 120
+"""Track names are told beside a chunk while they fit into `names.OWN_METADATA_BYTES`."""
+
+_OUTPUTS = ("stereo", "mono", "tracks", "turns")
+_CONTINUATION = re.compile(r"(continuation-[a-z0-9]{1,64})?")
+
+
+def _track_names(tracks: Sequence[str]) -> dict[str, str]:
+    names = ",".join(tracks)
+    return {TRACKS: names} if len(names) <= MAX_NAMES_BYTES else {}
+
+
+def _text(document: Mapping[str, Any], name: str) -> str:
+    value = document[name]
+    if not isinstance(value, str):
+        raise TypeError(f"{name} is no text")
+    return value
+
+
+def _whole(document: Mapping[str, Any], name: str, least: int) -> int:
+    value = document[name]
+    if type(value) is not int or value < least:
+        raise ValueError(f"{name} is no whole number from {least}")
+    return value
+
+
+def _known(value: object, names: Sequence[str]) -> str:
+    if value not in names or not isinstance(value, str):
+        raise ValueError(f"{value!r} is none of {', '.join(names)}")
+    return value
+
+
+def _optional(value: object) -> str | None:
+    if value is not None and not isinstance(value, str):
+        raise TypeError("storage_class is no text")
+    return value
+
+
+def _time(document: Mapping[str, Any], name: str) -> datetime:
+    time = datetime.fromisoformat(_text(document, name))
+    if time.utcoffset() is None:
+        raise ValueError(f"{name} has no timezone")
+    return time
+
+
+def _folder_name(name: str) -> str:
+    if not _CONTINUATION.fullmatch(name):
+        raise ValueError(f"continuation {name!r} is no folder's name")
+    return name

@@ -50,11 +50,11 @@ class OutputResult:
 
 @dataclass(frozen=True, slots=True)
 class Gap:
-    """Audio that was offered and is missing: samples [start, end) of a track."""
+    """Audio that is missing: samples [start, end) of a track; `end` is None if nobody knows."""
 
     track: str
     start: int
-    end: int
+    end: int | None
     reason: str
 
 
@@ -75,6 +75,7 @@ class RecordingResult:
         spool: Local folder the audio is kept in, where the state is `pending` or `failed`.
         reason: Why it is not completed.
         hint: What can be done about it.
+        leftovers: Keys of objects that are superfluous, and which the bucket does not let go.
         counts: Requests by operation, and `failed_attempts`, which were retried or given up.
     """
 
@@ -90,6 +91,7 @@ class RecordingResult:
     spool: str | None = None
     reason: str = ""
     hint: str = ""
+    leftovers: tuple[str, ...] = ()
     counts: dict[str, int] = field(default_factory=dict)
 
     @property

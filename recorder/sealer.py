@@ -10,60 +10,26 @@ import errno
 import json
 import os
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
+from recorder.chunks import Chunk
 from recorder.containers import container
 from recorder.journal import JournalReader
+from recorder.plan import Plan
 from recorder.quota import SpoolFull, SpoolQuota
-from recorder.records import HEADER_BYTES, Kind, Record
+from recorder.records import HEADER_BYTES, NO_TRACK, Kind, Record
 from recorder.render import Renderer, Samples
 from recorder.spool import Spool
-from recorder.timeline import Timeline
-from uploader.checksum import crc64nvme, encode
+from recorder.timeline import NS, Timeline
+from uploader.checksum import crc64nvme
+from uploader.errors import BotRecorderError
 
 _WITH_JSON = frozenset((Kind.TRACK, Kind.TURN_END, Kind.LOST, Kind.STOP))
+CHECKPOINT = "checkpoint.json"
 WAV = container("wav")  # chunks stay lossless and playable whatever the outputs' container
-
-
-@dataclass(frozen=True, slots=True)
-class Chunk:
-    """A sealed chunk.
-
-    Attributes:
-        number: From 1.
-        first_sample: Its place on the recording's clock.
-        samples: How many, per track.
-        tracks: Names, in channel order.
-        bytes: Size of the file.
-        checksum: CRC-64/NVME of the file.
-    """
-
-    number: int
-    first_sample: int
-    samples: int
-    tracks: tuple[str, ...]
-    bytes: int
-    checksum: int
-
-    @property
-    def end(self) -> int:
-        """The sample behind its last."""
-        return self.first_sample + self.samples
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the chunk as the manifest lists it."""
-        return {
-            "number": self.number,
-            "first_sample": self.first_sample,
-            "samples": self.samples,
-            "tracks": list(self.tracks),
-            "bytes": self.bytes,
-            "checksum": encode(self.checksum),
-        }
 
 
 class Sealer:
@@ -72,26 +38,64 @@ class Sealer:
     Args:
         spool: The recording's folder.
         quota: Counts the bytes of chunk files and freed segments.
-        sample_rate: Of the recording, Hz.
-        chunk_samples: Exact length of every chunk but the last.
-        hold_back_seconds: See `recorder.timeline`.
+        plan: What is recorded.
     """
 
-    def __init__(
-        self,
-        spool: Spool,
-        quota: SpoolQuota,
-        sample_rate: int,
-        chunk_samples: int,
-        hold_back_seconds: float,
-    ) -> None:
-        self.timeline = Timeline(sample_rate, hold_back_seconds)
+    def __init__(self, spool: Spool, quota: SpoolQuota, plan: Plan) -> None:
+        self.timeline = Timeline(plan.sample_rate, plan.hold_back_seconds)
         self.sealed: list[Chunk] = []
         self._spool = spool
         self._quota = quota
-        self._chunk_samples = chunk_samples
+        self._chunk_samples = plan.chunk_samples
         self._reader = JournalReader(spool.journal)
         self._renderer = Renderer(self.timeline, self._reader.view)
+        self._last_written_ns = 0
+
+    def restore(self) -> None:
+        """Go on where an earlier process stopped, from its last checkpoint.
+
+        Raises:
+            BotRecorderError: The checkpoint is damaged.
+            OSError: It cannot be read.
+        """
+        state = self._spool.read_json(CHECKPOINT)
+        if state is None:
+            return
+        try:
+            self.sealed[:] = [
+                Chunk(**{**chunk, "tracks": tuple(chunk["tracks"])}) for chunk in state["sealed"]
+            ]
+            self.timeline.restore(state["timeline"])
+            journal = state["journal"]
+            self._reader = JournalReader(self._spool.journal, journal["segment"], journal["offset"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise BotRecorderError(
+                f"{self._spool.path / CHECKPOINT} is damaged: {error}"
+            ) from error
+        self._renderer = Renderer(self.timeline, self._reader.view)
+
+    def seal_all(self) -> None:
+        """Seal everything an earlier process accepted; where it was cut off, that is the end.
+
+        Raises:
+            SpoolFull: No room for a chunk file; nothing is lost, the next call tries again.
+        """
+        damage = ""
+        try:
+            self._take_in()
+        except ValueError as error:  # what follows cannot be read: it is said so, and it is not all
+            damage = str(error)
+            self._reader.stop()
+        timeline = self.timeline
+        if timeline.length is None and not timeline.stopping:
+            sealed_ns = -(-self.sealed_samples * NS // timeline.sample_rate)
+            end = max(self._last_written_ns, sealed_ns)
+            if damage:
+                for state in timeline.tracks:
+                    reason = {"track": state.name, "frames": 0, "reason": damage, "open": True}
+                    timeline.feed(_mark(Kind.LOST, end), reason)
+            timeline.feed(_mark(Kind.STOP, end), {"discard_unheard": False})
+        self.step(self._last_written_ns, final=True)
 
     @property
     def sealed_samples(self) -> int:
@@ -123,7 +127,7 @@ class Sealer:
         Raises:
             SpoolFull: No room for a chunk file; nothing is lost, the next call tries again.
         """
-        self._take_in(self.timeline)
+        self._take_in()
         for record, payload in rest:
             self.timeline.feed(record, payload)
         self.timeline.advance(now_ns, final=final)
@@ -151,7 +155,7 @@ class Sealer:
         Returns:
             Shape (tracks, samples), and the tracks' names.
         """
-        self._take_in(self.timeline)
+        self._take_in()
         self.timeline.advance(now_ns)
         timeline, renderer = self.timeline, self._renderer
         if not renderer.ready(end):
@@ -164,14 +168,11 @@ class Sealer:
         """Unmap the journal."""
         self._reader.close()
 
-    def discard(self) -> None:
-        """Delete the journal: everything in it is durable elsewhere."""
-        self._reader.drop_before(self._reader.segment + 2, self._quota)
-        self._reader.close()
-
-    def _take_in(self, timeline: Timeline) -> None:
+    def _take_in(self) -> None:
         for record in self._reader.read():
-            timeline.feed(record, self._payload(record) if record.kind in _WITH_JSON else None)
+            payload = self._payload(record) if record.kind in _WITH_JSON else None
+            self.timeline.feed(record, payload)
+            self._last_written_ns = record.written_ns
 
     def _payload(self, record: Record) -> object:
         view = self._reader.view(record.segment)
@@ -232,7 +233,7 @@ class Sealer:
         """Note what a restart cannot read from the journal any more: it is about to shrink."""
         timeline = self.timeline
         self._spool.write_json(
-            "checkpoint.json",
+            CHECKPOINT,
             {
                 "version": 1,
                 "sealed": [asdict(chunk) for chunk in self.sealed],
@@ -247,3 +248,7 @@ class Sealer:
         if record is None:
             return {"segment": self._reader.segment, "offset": self._reader.offset}
         return {"segment": record.segment, "offset": record.offset - HEADER_BYTES}
+
+
+def _mark(kind: Kind, at_ns: int) -> Record:
+    return Record(kind, NO_TRACK, at_ns, at_ns, 0, 0, 0, 0, 0)

@@ -191,6 +191,8 @@ class Recorder:
             day=f"{now.astimezone(UTC):%Y-%m-%d}",
             started_at=now.astimezone(UTC),
             location=str(settings.location),
+            hold_back_seconds=settings.hold_back_seconds,
+            token=secrets.token_hex(8),
         )
         # A made id cannot be taken: where refusals are no error, or the store has not answered
         # at all yet, there is nothing to wait for.
@@ -294,16 +296,12 @@ class Recorder:
         at_once: bool,
     ) -> Session:
         settings, engine = self.settings, self.engine
-        spool = await engine.in_thread(Spool, settings.spool_dir, plan.recording_id)
+        spool = await engine.in_thread(
+            Spool.create, settings.spool_dir, plan.recording_id, plan.to_dict()
+        )
         deadline = Deadline(time.monotonic() + settings.start_timeout_seconds)
         try:
-            sealer = Sealer(
-                spool,
-                self._quota,
-                plan.sample_rate,
-                plan.chunk_samples,
-                settings.hold_back_seconds,
-            )
+            sealer = Sealer(spool, self._quota, plan)
             context = Context(
                 store=self.store,
                 retrier=self._retrier,
@@ -314,15 +312,14 @@ class Recorder:
                 log=logger.bind(recording_id=plan.recording_id),
                 on_failure=lambda failed: self._tell(failed, emit),
             )
-            delivery = Delivery(
-                plan, spool, sealer, context, engine, self._quota, secrets.token_hex(8), emit
-            )
+            delivery = Delivery(plan, sealer, context, engine, self._quota, plan.token, emit, spool)
             delivery.expect_tracks([track.name for track in tracks])
             delivery.ask = self._known
+            # Before the manifest: a start that finds no room leaves nothing behind in the store.
+            journal = await engine.in_thread(JournalWriter, spool.journal, self._quota)
             if not at_once:
                 await self._open_manifest(delivery, emit)
             deadline.move(None)
-            journal = await engine.in_thread(JournalWriter, spool.journal, self._quota)
             backstage = SessionBackstage(settings, engine, spool, sealer, delivery, deadline)
             zero, started_at = self.clock.monotonic(), self.clock.utc().astimezone(UTC)
             if began_at is not None:
@@ -342,7 +339,7 @@ class Recorder:
                 late=began_at is not None,
             )
         except BaseException:
-            await engine.in_thread(spool.remove)
+            await engine.in_thread(spool.remove, self._quota)
             raise
         backstage.begin(session)
         self._sessions.add(backstage)

@@ -11,58 +11,110 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import json
 import os
+import secrets
 import shutil
+import time
+import weakref
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
-from recorder.quota import SpoolFull
+from recorder.quota import SpoolFull, SpoolQuota
 from uploader.errors import BotRecorderError
+
+PLAN = "recording.json"
+LOCK = "lock"
+NEW = ".new-"
+GONE = ".gone-"
+"""What the names of folders begin with that are not a recording's yet, or any more."""
+
+ABANDONED_SECONDS = 60.0
+"""A folder that was not finished being made after so long never will be."""
 
 
 class RecordingExists(BotRecorderError):
     """A recording with this id is already there, in the spool or in the bucket."""
 
 
+class SpoolBusy(BotRecorderError):
+    """The recording's owner is alive: its spool is nobody else's business."""
+
+
 class Spool:
-    """The folder of one recording, created and locked.
+    """The folder of one recording, locked. Made by `create` or `open`.
 
     Args:
-        root: The spool folder all recordings share; made with its parents if it is not there.
-        recording_id: Validated id; the folder's name.
-
-    Raises:
-        RecordingExists: The folder is there already.
-        SpoolFull: It cannot be made.
+        path: The folder.
+        lock: Descriptor of its lock file, locked.
     """
 
-    def __init__(self, root: Path, recording_id: str) -> None:
-        self.path = root / recording_id
+    def __init__(self, path: Path, lock: int) -> None:
+        self.path = path
+        self._lock = lock
+        _LOCKED.add(self)
+
+    @classmethod
+    def create(cls, root: Path, recording_id: str, plan: dict[str, Any]) -> Self:
+        """Make a recording's folder; it appears at once, complete with its plan and locked.
+
+        Args:
+            root: The spool folder all recordings share; made with its parents if not there.
+            recording_id: Validated id; the folder's name.
+            plan: What `recording.json` says.
+
+        Raises:
+            RecordingExists: The folder is there already.
+            SpoolFull: It cannot be made.
+        """
+        path = root / recording_id
+        new = root / f"{NEW}{secrets.token_hex(8)}"
+        lock = -1
         try:
             if not root.is_dir():
                 root.mkdir(mode=0o700, parents=True)
-            self.path.mkdir(mode=0o700)
-            self.journal.mkdir()
-            self.chunks.mkdir()
-            self._lock = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        except FileExistsError as error:
-            if not root.is_dir():
-                raise SpoolFull(f"cannot make spool {root}: it is a file, not a folder") from error
-            raise RecordingExists(
-                f"recording id {recording_id!r} is already in use in spool {root}",
-                hint="give every recording its own id, or none to have one made",
-            ) from error
+            if path.exists():
+                raise FileExistsError(errno.EEXIST, "exists", str(path))
+            new.mkdir(mode=0o700)
+            lock = os.open(new / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            (new / "journal").mkdir()
+            (new / "chunks").mkdir()
+            (new / PLAN).write_text(json.dumps(plan), encoding="utf-8")
+            new.rename(path)
         except OSError as error:
-            hint = "set RECORDER_SPOOL_DIR to a folder this process may write to"
-            if error.errno in (errno.ENOSPC, errno.EDQUOT):
-                hint = "free disk space, or set RECORDER_SPOOL_DIR to a larger disk"
-            raise SpoolFull(
-                f"cannot make spool {self.path}: {error.strerror}", hint=hint
-            ) from error
-        fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if lock >= 0:
+                os.close(lock)
+            shutil.rmtree(new, ignore_errors=True)
+            raise _not_made(error, root, path) from error
+        return cls(path, lock)
+
+    @classmethod
+    def open(cls, root: Path, recording_id: str) -> Self:
+        """Take over the folder of a recording whose owner is gone.
+
+        Raises:
+            FileNotFoundError: It is not there, or not any more.
+            SpoolBusy: Its owner is alive.
+            OSError: It cannot be opened.
+        """
+        path = root / recording_id
+        lock = os.open(path / LOCK, os.O_RDWR | os.O_CLOEXEC)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # Whoever had it may have finished and removed it, lock file and all, just before.
+            if not os.path.samestat(os.fstat(lock), (path / LOCK).stat()):
+                raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path))
+        except BlockingIOError:
+            os.close(lock)
+            raise SpoolBusy(f"recording {recording_id!r} has a live owner") from None
+        except BaseException:
+            os.close(lock)
+            raise
+        return cls(path, lock)
 
     @property
     def journal(self) -> Path:
@@ -84,16 +136,116 @@ class Spool:
         temporary.write_text(json.dumps(document), encoding="utf-8")
         temporary.replace(self.path / name)
 
+    def read_json(self, name: str) -> dict[str, Any] | None:
+        """Return what a small file says, or None if it is not there.
+
+        Raises:
+            BotRecorderError: It is no JSON object.
+            OSError: It cannot be read.
+        """
+        path = self.path / name
+        try:
+            document = json.loads(path.read_bytes())
+        except FileNotFoundError:
+            return None
+        except ValueError as error:
+            raise BotRecorderError(f"{path} is damaged: {error}") from error
+        if not isinstance(document, dict):
+            raise BotRecorderError(f"{path} is damaged: it is no JSON object")
+        return document
+
     def release(self) -> None:
         """Give up the lock; the folder stays. Idempotent."""
-        if self._lock >= 0:
-            os.close(self._lock)
-            self._lock = -1
+        _LOCKED.discard(self)
+        lock, self._lock = self._lock, -1
+        if lock >= 0:
+            os.close(lock)
 
-    def remove(self) -> None:
-        """Delete the folder and give up the lock: only for what is complete, or never began."""
-        shutil.rmtree(self.path, ignore_errors=True)
+    def remove(self, quota: SpoolQuota) -> None:
+        """Delete the folder and give up the lock: only for what is complete, or never began.
+
+        Args:
+            quota: Gets back the bytes of journal segments.
+        """
+        for path in self.journal.glob("*.journal"):
+            with contextlib.suppress(OSError):
+                quota.give(path.stat().st_size)
+        # Under another name first: half a folder must not look like a recording.
+        gone = self.path.with_name(f"{GONE}{secrets.token_hex(8)}")
+        with contextlib.suppress(OSError):
+            self.path.rename(gone)
+            shutil.rmtree(gone, ignore_errors=True)
         self.release()
+
+
+def recordings_in(root: Path) -> list[str]:
+    """Return the names of the recordings' folders in a spool, oldest first.
+
+    Raises:
+        OSError: The spool cannot be read; not if it is not there.
+    """
+    found: list[tuple[int, str]] = []
+    try:
+        for entry in os.scandir(root):
+            if not entry.name.startswith(".") and entry.is_dir(follow_symlinks=False):
+                found.append((entry.stat(follow_symlinks=False).st_mtime_ns, entry.name))
+    except FileNotFoundError:
+        return []
+    return [name for _, name in sorted(found)]
+
+
+def remove_abandoned(root: Path) -> int:
+    """Remove folders that a process died making or removing; return how many there were.
+
+    They hold no audio that was accepted, or audio that is safe elsewhere.
+    """
+    gone = list(root.glob(f"{GONE}*"))
+    gone += [path for path in root.glob(f"{NEW}*") if _is_abandoned(path)]
+    for path in gone:
+        shutil.rmtree(path, ignore_errors=True)
+    return len(gone)
+
+
+def _is_abandoned(path: Path) -> bool:
+    try:
+        lock = os.open(path / LOCK, os.O_RDWR | os.O_CLOEXEC)
+    except OSError:  # not locked yet, for some microseconds, or never any more
+        with contextlib.suppress(OSError):
+            return time.time() - path.stat().st_mtime > ABANDONED_SECONDS
+        return False
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    finally:
+        os.close(lock)
+    return True
+
+
+_LOCKED: weakref.WeakSet[Spool] = weakref.WeakSet()
+
+
+def _release_in_child() -> None:
+    """A forked child has the same locks open: it must not seem the owner when its parent dies."""
+    for spool in list(_LOCKED):
+        spool.release()
+
+
+os.register_at_fork(after_in_child=_release_in_child)
+
+
+def _not_made(error: OSError, root: Path, path: Path) -> BotRecorderError:
+    if error.errno in (errno.EEXIST, errno.ENOTEMPTY):
+        if not root.is_dir():
+            return SpoolFull(f"cannot make spool {root}: it is a file, not a folder")
+        return RecordingExists(
+            f"recording id {path.name!r} is already in use in spool {root}",
+            hint="give every recording its own id, or none to have one made",
+        )
+    hint = "set RECORDER_SPOOL_DIR to a folder this process may write to"
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        hint = "free disk space, or set RECORDER_SPOOL_DIR to a larger disk"
+    return SpoolFull(f"cannot make spool {path}: {error.strerror}", hint=hint)
 
 
 def spool_bytes(root: Path) -> int:

@@ -82,11 +82,11 @@ class Turn:
 
 @dataclass(slots=True)
 class Lost:
-    """Audio that was offered and could not be accepted: a gap, in output samples."""
+    """Audio that is missing: a gap, in output samples; `end` is None where nobody can know it."""
 
     track: str
     start: int
-    end: int
+    end: int | None
     frames: int
     reason: str
 
@@ -160,6 +160,11 @@ class Timeline:
     def pending(self) -> int:
         """Records fed and not decided on."""
         return len(self._pending)
+
+    @property
+    def stopping(self) -> bool:
+        """Whether a stop was fed that is not decided on yet."""
+        return any(record.kind is Kind.STOP for record, _ in self._pending)
 
     @property
     def oldest_pending(self) -> Record | None:
@@ -259,7 +264,8 @@ class Timeline:
             start = self.position(record.at_ns)
             end = max(start, self.position(record.written_ns))
             name, frames, reason = payload["track"], payload["frames"], payload["reason"]
-            self.lost.append(Lost(name, max(0, start), end, frames, reason))
+            until = None if payload.get("open") else end
+            self.lost.append(Lost(name, max(0, start), until, frames, reason))
         elif kind is Kind.STOP:
             self._stop(self.position(record.at_ns), bool(payload["discard_unheard"]))
 

@@ -43,22 +43,23 @@ class TurnClips:
                 first = self.first_sample(turn)
                 track = self._timeline.tracks[turn.track].name
                 spec = turn_output(turn.number, track, first, self._plan.container)
-                self._clips[turn.number] = self._make(spec), turn.end - first
-        for clip, samples in self._clips.values():
+                self._clips[turn.number] = self._make(spec), turn.end
+        for clip, end in self._clips.values():
             if not clip.completed:
-                await clip.finish(samples)
+                await clip.finish(end)
 
     def first_sample(self, turn: Turn) -> int:
         """Return where a turn's clip begins: before it by the pre-roll, not into the one before."""
         before = [
             other.end
-            for other in self._timeline.turns[: turn.number - 1]
-            if other.track == turn.track and other.end is not None
+            for other in self._timeline.turns
+            if other.number < turn.number and other.track == turn.track and other.end is not None
         ]
         # Voice activity is noticed late on a microphone; a bot's playout is marked as it begins.
         capture = self._timeline.tracks[turn.track].source == "capture"
         pre_roll = self._pre_roll if capture else 0
-        return min(turn.start, max([0, turn.start - pre_roll, *before]))
+        begin = self._plan.first_sample
+        return max(begin, min(turn.start, max([begin, turn.start - pre_roll, *before])))
 
     def needed_from(self, otherwise: int) -> int:
         """Return the first sample that clips still need, or `otherwise`."""
@@ -72,14 +73,20 @@ class TurnClips:
 
     def to_list(self) -> list[dict[str, Any]]:
         """Return all turns as the manifest lists them."""
-        return [
-            {
-                "number": turn.number,
-                "track": self._timeline.tracks[turn.track].name,
-                "start": turn.start,
-                "end": turn.end,
-                "interrupted": turn.interrupted,
-                "key": self._clips[turn.number][0].key if turn.number in self._clips else None,
-            }
-            for turn in list(self._timeline.turns)
-        ]
+        return [self._told(turn) for turn in list(self._timeline.turns)]
+
+    def _told(self, turn: Turn) -> dict[str, Any]:
+        told = {
+            "number": turn.number,
+            "track": self._timeline.tracks[turn.track].name,
+            "start": turn.start,
+            "end": turn.end,
+            "interrupted": turn.interrupted,
+            "key": None,
+        }
+        if turn.number in self._clips:
+            clip, _ = self._clips[turn.number]
+            listed = clip.to_dict(with_parts=False)
+            names = ("key", "first_sample", "state", "bytes", "samples", "checksum", "reason")
+            told |= {name: listed[name] for name in names}
+        return told

@@ -203,7 +203,6 @@ def _print(result: RecordingResult) -> None:
     console.print()
     console.print(table)
     for gap in result.gaps:
-        start, end = gap.start / result.sample_rate, gap.end / result.sample_rate
-        console.print(
-            output.clean(f"gap in {gap.track}, {start:.3f} s to {end:.3f} s: {gap.reason}")
-        )
+        start = f"{gap.start / result.sample_rate:.3f} s"
+        end = "the end" if gap.end is None else f"{gap.end / result.sample_rate:.3f} s"
+        console.print(output.clean(f"gap in {gap.track}, {start} to {end}: {gap.reason}"))

@@ -253,7 +253,8 @@ def _print_gaps(console: Console, manifest: Document) -> None:
         return
     table = output.table("gap in", "from sample>", "to sample>", "reason")
     for gap in gaps:
-        start, end = f"{gap.count('start'):,}", f"{gap.count('end'):,}"
+        start = f"{gap.count('start'):,}"
+        end = "unknown" if gap.values.get("end") is None else f"{gap.count('end'):,}"
         output.add_row(table, (gap.text("track"), start, end, gap.text("reason")))
     console.print()
     console.print(table)

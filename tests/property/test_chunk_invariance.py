@@ -12,6 +12,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from plans import make_plan
 
 from recorder.journal import JournalWriter
 from recorder.quota import SpoolQuota
@@ -52,8 +53,10 @@ def record(
     path: Path, trace: list[Step], chunk_samples: int, looks: int, hold_back: float
 ) -> tuple[NDArray[np.int16], list[int], dict[str, object]]:
     """Play a trace through a journal and a sealer; return planes, chunk lengths and last state."""
-    spool, quota = Spool(path, f"c{chunk_samples}-{looks}"), SpoolQuota(1 << 32)
-    sealer = Sealer(spool, quota, RATE, chunk_samples, hold_back)
+    plan = make_plan(sample_rate=RATE, chunk_samples=chunk_samples, hold_back_seconds=hold_back)
+    spool = Spool.create(path, f"c{chunk_samples}-{looks}", plan.to_dict())
+    quota = SpoolQuota(1 << 32)
+    sealer = Sealer(spool, quota, plan)
     writer = JournalWriter(spool.journal, quota)
     noise = np.random.default_rng(7).integers(-9000, 9000, 8192, dtype=np.int16).tobytes()
     now, paused = 0, False
@@ -88,7 +91,7 @@ def record(
     facts = {name: state[name] for name in ("turns", "pauses", "length")}
     lengths = [chunk.samples for chunk in sealer.sealed]
     sealer.close()
-    spool.remove()
+    spool.remove(quota)
     return np.concatenate(planes, axis=1), lengths, facts
 
 
@@ -122,8 +125,10 @@ def test_stalls_and_silences_keep_the_clock_and_every_sample(
 ) -> None:
     """Ground truth: what was spoken when. A stall up to the reach is made up for by its burst."""
     with tempfile.TemporaryDirectory() as folder:
-        spool, quota = Spool(Path(folder), "truth"), SpoolQuota(1 << 32)
-        sealer = Sealer(spool, quota, RATE, 12_000, HOLD_BACK)
+        plan = make_plan(sample_rate=RATE, chunk_samples=12_000, hold_back_seconds=HOLD_BACK)
+        spool = Spool.create(Path(folder), "truth", plan.to_dict())
+        quota = SpoolQuota(1 << 32)
+        sealer = Sealer(spool, quota, plan)
         writer = JournalWriter(spool.journal, quota)
         writer.append(Kind.TRACK, 0, 0, 0, b'{"name": "user", "source": "capture"}')
         rng = np.random.default_rng(3)
@@ -164,7 +169,7 @@ def test_stalls_and_silences_keep_the_clock_and_every_sample(
             ]
         )
         sealer.close()
-        spool.remove()
+        spool.remove(quota)
     expected = np.concatenate(truth)
     assert len(recorded) == len(expected)
     # A pause under the jitter tolerance is not told from jitter: one frame of it may move.

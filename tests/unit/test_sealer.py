@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from plans import make_plan
 
 from recorder.journal import SEGMENT_BYTES, JournalWriter
 from recorder.quota import SpoolFull, SpoolQuota
@@ -25,8 +26,9 @@ class Call:
 
     def __init__(self, folder: Path) -> None:
         self.quota = SpoolQuota(1 << 30)
-        self.spool = Spool(folder, "call")
-        self.sealer = Sealer(self.spool, self.quota, RATE, CHUNK, 2.0)
+        self.plan = make_plan(sample_rate=RATE, chunk_samples=CHUNK)
+        self.spool = Spool.create(folder, "call", self.plan.to_dict())
+        self.sealer = Sealer(self.spool, self.quota, self.plan)
         self.writer = JournalWriter(self.spool.journal, self.quota)
         self.writer.append(Kind.TRACK, 0, 0, 0, b'{"name": "user", "source": "capture"}')
 
@@ -43,7 +45,7 @@ class Call:
     def close(self) -> None:
         self.writer.close()
         self.sealer.close()
-        self.spool.remove()
+        self.spool.remove(self.quota)
 
 
 @pytest.fixture

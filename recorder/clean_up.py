@@ -1,0 +1,114 @@
+"""Deletes what a finished recording leaves behind: chunk objects and uploads nobody needs."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Sequence
+
+from recorder.chunks import Chunk
+from recorder.deliverable import Deliverable
+from recorder.plan import Plan
+from uploader.errors import AccessDenied, InvalidRequest, StoreError, Unsupported
+from uploader.store import UploadInfo
+from uploader.upload import Context
+
+MAX_PARALLEL_DELETES = 8
+
+
+class CleanUp:
+    """Of one recording, whose outputs are verified in the store and whose manifest says so.
+
+    Args:
+        plan: Of the recording.
+        context: Store, retries.
+
+    Attributes:
+        leftovers: Keys of objects that could not be deleted, because that is refused.
+    """
+
+    def __init__(self, plan: Plan, context: Context) -> None:
+        self.leftovers: list[str] = []
+        self._plan = plan
+        self._context = context
+        self._slots = asyncio.Semaphore(MAX_PARALLEL_DELETES)
+
+    async def run(
+        self, chunks: Sequence[Chunk], outputs: Sequence[Deliverable], *, thorough: bool
+    ) -> bool:
+        """Delete all there is to delete.
+
+        Args:
+            chunks: Of the recording.
+            outputs: Whose superseded uploads are dropped.
+            thorough: Whether there may be more than this process knows of: look for it.
+
+        Returns:
+            Whether nothing is left that another try could delete.
+        """
+        try:
+            keys = {self._plan.chunk_key(chunk.number) for chunk in chunks if not chunk.lost}
+            if thorough:
+                keys = await self._chunk_objects() | keys
+            if self._plan.keep_chunks:
+                keys -= {self._plan.chunk_key(chunk.number) for chunk in chunks}
+            if self._context.capabilities.deletes:
+                await self._all(self._delete(key) for key in sorted(keys))
+            for output in outputs:
+                await output.drop_superseded()
+            if thorough or any(output.doubtful for output in outputs):
+                await self._abort_uploads()
+        except StoreError as error:
+            self._context.log.warning("not all that is superfluous could be deleted: {}", error)
+            return not error.retryable
+        if self.leftovers:
+            self._context.log.warning(
+                "{} chunk objects could not be deleted; they are listed in the manifest",
+                len(self.leftovers),
+            )
+        return True
+
+    async def _all(self, work: Iterable[object]) -> None:
+        results = await asyncio.gather(*work, return_exceptions=True)  # type: ignore[call-overload]
+        for result in results:
+            if isinstance(result, BaseException):
+                raise result
+
+    async def _delete(self, key: str) -> None:
+        store = self._context.store
+        async with self._slots:
+            try:
+                await self._context.call("delete", lambda: store.delete(key))
+            except (AccessDenied, InvalidRequest, Unsupported):
+                self.leftovers = sorted([*self.leftovers, key])
+
+    async def _chunk_objects(self) -> set[str]:
+        store, prefix = self._context.store, f"{self._plan.folder}chunks/"
+
+        async def collect() -> set[str]:
+            return {info.key async for info in store.list_objects(prefix)}
+
+        return await self._context.call("list_objects", collect)
+
+    async def _abort_uploads(self) -> None:
+        """Abort the uploads that lie in the recording's own folder: none is needed any more."""
+        store, folder = self._context.store, self._plan.folder
+
+        async def collect() -> list[UploadInfo]:
+            return [info async for info in store.list_uploads(folder)]
+
+        try:
+            found = await self._context.call("list_uploads", collect)
+        except (AccessDenied, Unsupported) as error:  # a permission of its own
+            self._context.log.info("superseded uploads cannot be looked for: {}", error)
+            return
+        await self._all(self._abort(one) for one in found if self._is_own(one.key))
+
+    def _is_own(self, key: str) -> bool:
+        return not key[len(self._plan.folder) :].startswith("continuation-")
+
+    async def _abort(self, upload: UploadInfo) -> None:
+        store = self._context.store
+        async with self._slots:
+            await self._context.call(
+                "abort_multipart", lambda: store.abort_multipart(upload.key, upload.upload_id)
+            )

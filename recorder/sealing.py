@@ -1,0 +1,61 @@
+"""Sealing while a recording goes on: one step at a time, in worker threads."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+from recorder.chunk_reader import Planes, joined
+from recorder.delivery import Delivery
+from recorder.engine import Engine
+from recorder.records import Record
+from recorder.sealer import Sealer
+
+
+class Sealing:
+    """Has what is due sealed, and then delivered.
+
+    Args:
+        sealer: Of the recording.
+        delivery: Of the recording.
+        engine: Whose threads this runs on.
+    """
+
+    def __init__(self, sealer: Sealer, delivery: Delivery, engine: Engine) -> None:
+        self._sealer = sealer
+        self._delivery = delivery
+        self._engine = engine
+        self._lock = asyncio.Lock()
+
+    async def seal(
+        self, now_ns: int, *, final: bool = False, rest: Sequence[tuple[Record, object]] = ()
+    ) -> None:
+        """Seal what is due and have it delivered.
+
+        Args:
+            now_ns: Now, ns after the recording's start.
+            final: Nothing more will be written.
+            rest: Records that no longer fit into the journal.
+
+        Raises:
+            SpoolFull: No room for a chunk; the next call tries again.
+        """
+        before = len(self._sealer.sealed)
+        async with self._lock:
+            try:
+                await self._engine.in_thread(
+                    lambda: self._sealer.step(now_ns, final=final, rest=rest)
+                )
+            finally:
+                if final or len(self._sealer.sealed) > before:
+                    self._delivery.wake()
+
+    async def read(self, start: int, end: int, now_ns: int) -> Planes:
+        """Return samples [start, end) of all tracks, sealed or not, as things stand at `now_ns`."""
+        async with self._lock:
+            sealed = min(end, max(start, self._sealer.sealed_samples))
+            preview = self._sealer.preview
+            fresh = Planes(*await self._engine.in_thread(preview, sealed, end, now_ns))
+        if start >= sealed:
+            return fresh
+        return joined(await self._delivery.reader.read(start, sealed), fresh)
