@@ -1,6 +1,7 @@
 """Durable call recording for voice bots: the audio side and the composition root."""
 
 from recorder.names import InvalidName
+from recorder.recovered import Outcome, Recovered
 from recorder.result import Gap, OutputResult, RecordingResult, State
 from recorder.service import Recorder
 from recorder.session import InvalidFrame, Session, Track
@@ -14,9 +15,11 @@ __all__ = [
     "Gap",
     "InvalidFrame",
     "InvalidName",
+    "Outcome",
     "OutputResult",
     "Recorder",
     "RecordingResult",
+    "Recovered",
     "Session",
     "Settings",
     "SettingsError",

@@ -77,10 +77,12 @@ class Contents(Protocol):
     Attributes:
         timeline: Its tracks, turns, pauses and gaps.
         sealed: Its chunks, in order; may grow, and a chunk may become a lost one.
+        in_store: How many of them, from the first, are known to be in the store from the outset.
     """
 
     timeline: Timeline
     sealed: list[Chunk]
+    in_store: int
 
     @property
     def sealed_samples(self) -> int:

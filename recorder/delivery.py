@@ -130,12 +130,15 @@ class Delivery:
         await self.manifest.create(self.account.document(State.RECORDING, 0))
         self._written_at = time.monotonic()
 
-    async def adopt(self, stored: Stored, source: str) -> None:
+    async def adopt(
+        self, stored: Stored, source: str, load: Callable[[], Awaitable[None]] | None = None
+    ) -> None:
         """Take over what an earlier process, or another host, has begun.
 
         Args:
             stored: The manifest as it stands; nothing may have been written since.
             source: From what it is recovered, for the manifest.
+            load: Finds out what the contents are, once nobody else can change them.
 
         Raises:
             LostOwnership: Somebody else was quicker.
@@ -145,7 +148,10 @@ class Delivery:
         document = stored.document
         self.account.inherit(document, source)
         await self.manifest.take_over(stored, {"recovered": self.account.recovered})
-        self._uploaded = _same_chunks(document, self._contents.sealed)
+        if load is not None:
+            await load()
+        same = _same_chunks(document, self._contents.sealed)
+        self._uploaded = max(same, self._contents.in_store)
         self.account.noted = self._uploaded
         self._add_track_outputs()
         by_name = {output.spec.name: output for output in self._outputs}
@@ -179,9 +185,15 @@ class Delivery:
             self._idle.set()
             self.ended.set()
 
+    async def conclude(self) -> RecordingResult:
+        """Finish a recording that nobody writes to any more, and clean up."""
+        self._stopping = True
+        await self.run()
+        return self.unfinished()
+
     async def _deliver_or_report(self) -> None:
         try:
-            await self._deliver()
+            await self.deliver()
         except Exception as error:  # whatever it is, the next chunk is another try
             self._report(as_told(error))
 
@@ -220,7 +232,7 @@ class Delivery:
 
     # -- while recording -----------------------------------------------------------------------
 
-    async def _deliver(self) -> None:
+    async def deliver(self) -> None:
         """Bring the store up to what is sealed.
 
         Raises:

@@ -44,6 +44,7 @@ class Sealer:
     def __init__(self, spool: Spool, quota: SpoolQuota, plan: Plan) -> None:
         self.timeline = Timeline(plan.sample_rate, plan.hold_back_seconds)
         self.sealed: list[Chunk] = []
+        self.in_store = 0
         self._spool = spool
         self._quota = quota
         self._chunk_samples = plan.chunk_samples

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import random
 import secrets
 import threading
 import time
@@ -15,14 +16,19 @@ from typing import Any, Self
 
 from loguru import logger
 
+from recorder import shutdown
 from recorder.backstage import SessionBackstage
 from recorder.delivery import Delivery
+from recorder.depot import Depot
 from recorder.engine import Engine
 from recorder.events import Event, UploadFailed
 from recorder.journal import JournalWriter
 from recorder.names import check_metadata, check_recording_id, check_tags, new_recording_id
 from recorder.plan import Plan
 from recorder.quota import SpoolQuota
+from recorder.recovered import Outcome, Recovered
+from recorder.recovery import SpoolRecovery
+from recorder.rescue import BucketRescue
 from recorder.sealer import Sealer
 from recorder.session import Session, Track, check_tracks
 from recorder.settings import Settings
@@ -35,7 +41,6 @@ from uploader.manifest import KeyTaken
 from uploader.probe import Capabilities, probe
 from uploader.retry import AttemptFailed, Deadline, Retrier, RetryPolicy
 from uploader.store import Store
-from uploader.upload import Context
 
 TICK_SECONDS = 0.1
 TELL_AFTER_ATTEMPTS = 3
@@ -52,6 +57,9 @@ MISSING = {
 }
 """What it means for recordings when a store lacks a capability."""
 
+LAST_SECONDS = 10.0
+"""How long a drain may take beyond `drain_seconds`: what is cancelled then ends at once."""
+
 DEFAULT_TRACKS = (Track("user", "capture"), Track("bot", "playout"))
 OnEvent = Callable[[Event], None]
 
@@ -66,6 +74,10 @@ class Recorder:
         require_store: Whether a bucket that does not exist or may not be written to is an error
             here and at `start`. If not, it is logged and reported, and recording goes on into
             the spool.
+        recover: Whether to finish, in the background, what earlier processes left in the spool,
+            and what this one could not finish: now, and every `recover_seconds`.
+        on_recovered: Called with each recording that was recovered so, on the event loop that
+            opened the recorder.
 
     Raises:
         SettingsError: The environment is not right.
@@ -78,6 +90,8 @@ class Recorder:
         clock: Clock | None = None,
         store: Store | None = None,
         require_store: bool = True,
+        recover: bool = True,
+        on_recovered: Callable[[Recovered], None] | None = None,
     ) -> None:
         self.settings = settings or Settings()
         self.clock: Clock = clock or SystemClock()
@@ -88,6 +102,9 @@ class Recorder:
         self._engine: Engine | None = None
         self._ticker: asyncio.Task[None] | None = None
         self._probing: asyncio.Task[None] | None = None
+        self._recovering: asyncio.Task[None] | None = None
+        self._recover = recover
+        self._on_recovered = on_recovered
         self._sessions: set[SessionBackstage] = set()
 
     # -- life --------------------------------------------------------------------------------
@@ -103,11 +120,13 @@ class Recorder:
         if self._engine is not None:
             raise RuntimeError("this recorder is open already")
         self._engine = engine = Engine()
+        self._tell_recovered = _teller(self._on_recovered, asyncio.get_running_loop())
         try:
             await engine.run(self._open())
         except BaseException:
             await self._close(0)
             raise
+        shutdown.watch(self)
         return self
 
     async def __aexit__(
@@ -132,8 +151,69 @@ class Recorder:
         if engine is None:
             return
         self._engine = None
+        shutdown.forget(self)
         await engine.run(self._shut(seconds))
         await asyncio.to_thread(engine.close)
+
+    def drain(self) -> None:
+        """End all sessions and close, waiting for it: where no event loop will run any more.
+
+        Waits up to `drain_seconds`; what is left then stays in the spool, for recovery. Idempotent.
+        """
+        engine = self._engine
+        if engine is None:
+            return
+        self._engine = None
+        shutdown.forget(self)
+        seconds = self.settings.drain_seconds
+        engine.submit(self._shut(seconds)).result(seconds + LAST_SECONDS)
+        engine.close()
+
+    async def recover(
+        self,
+        *,
+        bucket: bool = False,
+        stale_after: float | None = None,
+        wait: bool = True,
+        dry_run: bool = False,
+        unfenced: bool = False,
+        on_recovered: Callable[[Recovered], None] | None = None,
+    ) -> list[Recovered]:
+        """Finish what dead processes left in the spool, and what lost hosts left in the bucket.
+
+        A recording with a live owner is never touched. Any number of recorders, on any hosts, may
+        do this at once: each recording is done once.
+
+        Args:
+            bucket: Look through the bucket, too, for recordings whose hosts are lost.
+            stale_after: Seconds without a change, between two looks, after which the owner of a
+                recording in the bucket counts as gone; three chunk lengths, and no less than
+                15 s, if None.
+            wait: Wait until every unfinished recording in the bucket has changed or is stale.
+                If not, take over those that have not changed since an earlier call.
+            dry_run: Only say what would be done.
+            unfenced: Also take over where the bucket has no conditional writes and cannot tell
+                two owners apart: only when the owners are gone for sure.
+            on_recovered: Called with each recording as soon as it is done, on this event loop.
+
+        Returns:
+            What was found and done; recordings that need nothing are not in it.
+
+        Raises:
+            StoreError: The bucket does not answer, or refuses.
+            OSError: The spool cannot be read.
+        """
+        tell = _teller(on_recovered, asyncio.get_running_loop())
+
+        async def work() -> list[Recovered]:
+            found = await self._spool_recovery.run(dry_run=dry_run, tell=tell)
+            if bucket:
+                found += await self._rescue.sweep(
+                    stale_after, wait=wait, dry_run=dry_run, unfenced=unfenced, tell=tell
+                )
+            return found
+
+        return await self.engine.run(work())
 
     def start(
         self,
@@ -219,6 +299,20 @@ class Recorder:
         self._probed = asyncio.Event()
         self._probing = asyncio.ensure_future(self._probe())
         self._ticker = asyncio.ensure_future(self._tick())
+        self._depot = Depot(
+            settings,
+            self.clock,
+            self.engine,
+            self.store,
+            self._known,
+            self._retrier,
+            self._budget,
+            self._quota,
+        )
+        self._spool_recovery = SpoolRecovery(self._depot)
+        self._rescue = BucketRescue(self._depot, lambda: secrets.token_hex(8))
+        if self._recover and settings.recover_seconds:
+            self._recovering = asyncio.ensure_future(self._recover_in_background())
         if not self._require_store:
             return
         await asyncio.wait({self._probing}, timeout=settings.start_timeout_seconds)
@@ -250,6 +344,24 @@ class Recorder:
                     await self._probed.wait()
         return self.capabilities
 
+    async def _recover_in_background(self) -> None:
+        """Finish what is left in the spool; now, and again for as long as the recorder is open."""
+        await self._probed.wait()
+        while True:
+            try:
+                for recovered in await self._spool_recovery.run(tell=self._tell_recovered):
+                    if recovered.outcome is not Outcome.ALIVE:
+                        logger.info(
+                            "recording {} from the spool: {} {}",
+                            recovered.recording_id,
+                            recovered.outcome,
+                            recovered.reason,
+                        )
+            except Exception as error:  # the next look is another try
+                logger.error("the spool cannot be recovered: {}", error)
+            seconds = self.settings.recover_seconds
+            await asyncio.sleep(seconds * random.uniform(0.75, 1.25))  # noqa: S311 - no secret
+
     async def _tick(self) -> None:
         """One timer for all sessions."""
         while True:
@@ -269,10 +381,12 @@ class Recorder:
         for backstage in sessions:
             backstage.end_session()
         await asyncio.gather(*(backstage.close(seconds) for backstage in sessions))
-        tasks = [task for task in (self._ticker, self._probing) if task is not None]
+        background = (self._ticker, self._probing, self._recovering)
+        tasks = [task for task in background if task is not None]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        await self._depot.close()
         await self.store.__aexit__(None, None, None)
 
     @property
@@ -302,15 +416,12 @@ class Recorder:
         deadline = Deadline(time.monotonic() + settings.start_timeout_seconds)
         try:
             sealer = Sealer(spool, self._quota, plan)
-            context = Context(
-                store=self.store,
-                retrier=self._retrier,
-                budget=self._budget,
-                capabilities=self.capabilities,
-                deadline=deadline,
-                recording_id=plan.recording_id,
-                log=logger.bind(recording_id=plan.recording_id),
-                on_failure=lambda failed: self._tell(failed, emit),
+            context = self._depot.context(
+                plan.recording_id,
+                self.store,
+                self.capabilities,
+                deadline,
+                lambda failed: self._tell(failed, emit),
             )
             delivery = Delivery(plan, sealer, context, engine, self._quota, plan.token, emit, spool)
             delivery.expect_tracks([track.name for track in tracks])
@@ -436,6 +547,19 @@ def _emitter(on_event: OnEvent | None, loop: asyncio.AbstractEventLoop) -> Calla
                 loop.call_soon_threadsafe(on_event, event)
 
     return emit
+
+
+def _teller(
+    callback: Callable[[Recovered], None] | None, loop: asyncio.AbstractEventLoop
+) -> Callable[[Recovered], None]:
+    """Return what hands recovered recordings to a loop; one that is gone gets none."""
+
+    def tell(recovered: Recovered) -> None:
+        if callback is not None:
+            with contextlib.suppress(RuntimeError):
+                loop.call_soon_threadsafe(callback, recovered)
+
+    return tell
 
 
 __all__ = ["DEFAULT_TRACKS", "OnEvent", "Recorder", "Starting"]

@@ -237,6 +237,12 @@ class Settings(BaseSettings):
     drain_seconds: float = seconds(
         "How long closing waits for uploads; what is left stays in the spool", 30.0, 0, 3600
     )
+    recover_seconds: float = seconds(
+        "How often the spool is looked through for recordings to finish; 0 is never",
+        60.0,
+        0,
+        86_400,
+    )
     attempt_timeout_seconds: float = seconds("How long one request may take", 120.0, 1, 3600)
     retry_base_seconds: float = seconds(
         "Longest wait before the first retry; doubled for each further one", 0.2, 0.01, 60

@@ -1,0 +1,104 @@
+"""Late audio: what an owner still had when another host had finished its recording already.
+
+It becomes a recording of its own in a folder below the first one's, and is listed in its manifest.
+"""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from recorder.chunks import Chunk, Contents
+from recorder.plan import Plan
+from recorder.result import RecordingResult
+from uploader.errors import BotRecorderError
+from uploader.manifest import LostOwnership, ManifestFile
+from uploader.upload import Context
+
+TRIES = 5
+
+
+class Slice:
+    """Part of a recording's contents: the chunks that end in `(start, end]`.
+
+    Args:
+        contents: Of the whole.
+        start: Sample on the recording's clock.
+        end: Likewise; the whole's end, if None.
+    """
+
+    def __init__(self, contents: Contents, start: int = 0, end: int | None = None) -> None:
+        self._contents = contents
+        until = contents.sealed_samples if end is None else end
+        self.in_store = 0
+        self.sealed: list[Chunk] = [one for one in contents.sealed if start < one.end <= until]
+        self._end = self.sealed[-1].end if self.sealed else start
+        self.timeline = copy.copy(contents.timeline)
+        self.timeline.turns = [
+            replace(turn, end=min(turn.end or self._end, self._end))
+            for turn in contents.timeline.turns
+            if (turn.end or self._end) > start and turn.start < self._end
+        ]
+        self.timeline.lost = [
+            lost
+            for lost in contents.timeline.lost
+            if (lost.end is None or lost.end > start) and lost.start <= self._end
+        ]
+
+    @property
+    def sealed_samples(self) -> int:
+        """The sample behind the last chunk."""
+        return self._end
+
+    @property
+    def finished(self) -> bool:
+        """Whether all there is, is sealed."""
+        return self._contents.finished
+
+    def chunk_path(self, number: int) -> Path:
+        """Return the file of a chunk."""
+        return self._contents.chunk_path(number)
+
+
+def continuation_of(plan: Plan, first_sample: int) -> Plan:
+    """Return the plan of what a spool has behind the end of a recording finished elsewhere."""
+    return replace(plan, continuation=f"continuation-{plan.token}", first_sample=first_sample)
+
+
+async def list_continuation(
+    context: Context, finished: Plan, plan: Plan, result: RecordingResult
+) -> None:
+    """Note a continuation in the manifest of the recording it belongs to. Idempotent.
+
+    Args:
+        context: Store and retries.
+        finished: Plan of the recording that was finished without it.
+        plan: Of the continuation.
+        result: Of the continuation.
+
+    Raises:
+        BotRecorderError: The manifest is gone, or keeps changing.
+        StoreError: Refused, or not to be had before the deadline.
+    """
+    told: dict[str, Any] = {
+        "folder": plan.folder,
+        "first_sample": plan.first_sample,
+        "samples": result.samples,
+        "state": str(result.state),
+    }
+    for _ in range(TRIES):
+        manifest = ManifestFile(context, finished.manifest_key, plan.token)
+        stored = await manifest.read()
+        if stored is None:
+            break
+        listed = stored.document.get("continuations", [])
+        if any(one.get("folder") == plan.folder for one in listed if isinstance(one, dict)):
+            return
+        try:
+            await manifest.take_over(stored, {"continuations": [*listed, told]})
+        except LostOwnership:
+            continue
+        return
+    raise BotRecorderError(f"{finished.manifest_key} is gone or keeps changing: cannot list in it")

@@ -1,0 +1,276 @@
+"""Finishes what dead processes left in the spool: the same objects they would have made."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import replace
+
+from loguru import logger
+
+from recorder.chunks import Contents
+from recorder.clean_up import CleanUp
+from recorder.continuation import Slice, continuation_of, list_continuation
+from recorder.delivery import Delivery
+from recorder.depot import Depot
+from recorder.plan import Plan
+from recorder.quota import SpoolFull
+from recorder.recovered import Outcome, Recovered, failed, finished
+from recorder.result import State
+from recorder.sealer import Sealer
+from recorder.spool import PLAN, Spool, SpoolBusy, recordings_in, remove_abandoned
+from uploader.errors import BotRecorderError
+from uploader.manifest import KeyTaken, LostOwnership, ManifestFile, Stored
+from uploader.upload import Context
+
+MAX_AT_ONCE = 4
+DURABLE = (State.COMPLETED, State.COMPLETED_WITH_GAPS)
+TURNS = 3
+"""How often one recording is looked at again where somebody else changed it meanwhile."""
+
+STALE_CHUNKS = 3
+MIN_STALE_SECONDS = 15.0
+
+
+def stale_seconds(chunk_seconds: float) -> float:
+    """Return after how long without a sign of life a recording's owner counts as gone.
+
+    Three chunk lengths, and no less than 15 s: chunks shorter than that are sealed, sent and
+    noted with delays that do not shrink with them.
+    """
+    return max(STALE_CHUNKS * chunk_seconds, MIN_STALE_SECONDS)
+
+
+class SpoolRecovery:
+    """Recovers the recordings of one spool folder whose owners are dead.
+
+    Args:
+        depot: Stores, threads, settings.
+    """
+
+    def __init__(self, depot: Depot) -> None:
+        self._depot = depot
+        self._root = depot.settings.spool_dir
+        self._foreign: dict[str, tuple[str, float]] = {}
+
+    async def run(
+        self, *, dry_run: bool = False, tell: Callable[[Recovered], None] = lambda one: None
+    ) -> list[Recovered]:
+        """Look through the spool once, and finish what can be finished.
+
+        Args:
+            dry_run: Only say what would be done.
+            tell: Told of each recording at once.
+
+        Raises:
+            OSError: The spool cannot be read.
+        """
+        in_thread = self._depot.engine.in_thread
+        if not dry_run:
+            await in_thread(remove_abandoned, self._root)
+        slots = asyncio.Semaphore(MAX_AT_ONCE)
+        found: list[Recovered] = []
+
+        async def one(name: str) -> None:
+            async with slots:
+                recovered = await self._one(name, dry_run=dry_run)
+            if recovered is not None:
+                found.append(recovered)
+                tell(recovered)
+
+        names = await in_thread(recordings_in, self._root)
+        await asyncio.gather(*(one(name) for name in names))
+        return found
+
+    async def _one(self, name: str, *, dry_run: bool) -> Recovered | None:
+        try:
+            # Not in a thread: a cancel there would leave a lock nobody knows of.
+            spool = Spool.open(self._root, name)
+        except SpoolBusy:
+            return Recovered(name, "spool", Outcome.ALIVE, reason="it is being recorded")
+        except FileNotFoundError:
+            return None  # finished by somebody else just now
+        except OSError as error:
+            return failed(name, "spool", error)
+        try:
+            return await self._recover(spool, name, dry_run=dry_run)
+        except Exception as error:  # one recording's trouble must not stop all others
+            recovered = failed(name, "spool", error)
+            logger.bind(recording_id=name).error("not recovered: {}", error)
+            return recovered
+        finally:
+            spool.release()
+
+    async def _recover(self, spool: Spool, name: str, *, dry_run: bool) -> Recovered:
+        depot = self._depot
+        document = spool.read_json(PLAN)
+        plan = Plan.from_dict(document or {})
+        if plan.recording_id != name:
+            raise BotRecorderError(f"{spool.path} is of recording {plan.recording_id!r}")
+        store, capabilities = await depot.reach(plan.location)
+        context = depot.context(name, store, capabilities)
+        sealer = Sealer(spool, depot.quota, plan)
+        try:
+            await depot.engine.in_thread(sealer.restore)
+            attempt = _Attempt(depot, spool, plan, context, sealer)
+            for _ in range(TURNS):
+                stored = await attempt.manifest.read()
+                if (verdict := self._judge(plan, stored)) is not None:
+                    return verdict
+                if dry_run:
+                    return _plan_of(plan, stored, sealer)
+                try:
+                    recovered = await attempt.go_on(stored)
+                except LostOwnership:
+                    continue
+                if recovered is not None:
+                    return recovered
+            return Recovered(name, "spool", Outcome.TAKEN, reason="it is being changed by others")
+        finally:
+            await depot.engine.in_thread(sealer.close)
+
+    def _judge(self, plan: Plan, stored: Stored | None) -> Recovered | None:
+        """Return why a recording is none of this process's business now; None if it is."""
+        name = plan.recording_id
+        if stored is None:
+            return None
+        document = stored.document
+        if document.get("token") != plan.token:
+            raise KeyTaken(
+                f"another recording with this id exists at {plan.location}/{plan.folder}",
+                hint="move one of them away; the audio of this one is kept in the spool",
+            )
+        if document["owner"] == plan.token or document["state"] in DURABLE:
+            self._foreign.pop(name, None)
+            return None
+        now = self._depot.clock.monotonic()
+        etag, since = self._foreign.get(name, ("", now))
+        if etag != stored.etag:
+            self._foreign[name] = stored.etag, now
+        elif now - since >= stale_seconds(plan.seconds(plan.chunk_samples)):
+            return None
+        reason = "another process took it over and is finishing it"
+        hint = "look again later: what this spool has beyond it will be attached"
+        return Recovered(name, "spool", Outcome.TAKEN, reason=reason, hint=hint)
+
+
+class _Attempt:
+    """One attempt at one recording, its spool locked."""
+
+    def __init__(
+        self, depot: Depot, spool: Spool, plan: Plan, context: Context, sealer: Sealer
+    ) -> None:
+        self.manifest = ManifestFile(context, plan.manifest_key, plan.token)
+        self._depot = depot
+        self._spool = spool
+        self._plan = plan
+        self._context = context
+        self._sealer = sealer
+
+    async def go_on(self, stored: Stored | None) -> Recovered | None:
+        """Do what the manifest says is next; None if there is more to do after it.
+
+        Raises:
+            LostOwnership: Somebody else was quicker; look again.
+            BotRecorderError: It could not be done.
+        """
+        if stored is not None and stored.document["state"] in DURABLE:
+            await self._seal_all(None)
+            end = _end_of(stored)
+            if self._sealer.sealed_samples > end:
+                return await self._continue(end)
+            return await self._clean()
+        contents: Contents = self._sealer
+        if stored is not None and stored.document.get("sealed") is True:
+            # Its length is final, and may be in a finished object already.
+            await self._seal_all(None)
+            contents = Slice(self._sealer, 0, _end_of(stored))
+        whole = contents.sealed_samples == self._sealer.sealed_samples
+        delivery = self._delivery(self._plan, contents, self._spool if whole else None)
+        if stored is not None:
+            await delivery.adopt(stored, "spool")
+        if contents is self._sealer:
+            await self._seal_all(delivery)
+        result = await delivery.conclude()
+        if result.durable and not whole:
+            return None  # what is left is a continuation
+        return finished(self._plan.recording_id, "spool", result)
+
+    async def _seal_all(self, delivery: Delivery | None) -> None:
+        """Seal all there is; where the disk is full, what is sealed goes first.
+
+        Raises:
+            SpoolFull: There is no room, and none to be made.
+        """
+        while True:
+            sealed = len(self._sealer.sealed)
+            try:
+                await self._depot.engine.in_thread(self._sealer.seal_all)
+                return
+            except SpoolFull:
+                used = self._depot.quota.used
+                if delivery is not None:
+                    await delivery.deliver()
+                if len(self._sealer.sealed) == sealed and self._depot.quota.used >= used:
+                    raise
+
+    async def _continue(self, first_sample: int) -> Recovered:
+        plan = continuation_of(self._plan, first_sample)
+        manifest = ManifestFile(self._context, plan.manifest_key, plan.token)
+        stored = await manifest.read()
+        delivery = self._delivery(plan, Slice(self._sealer, first_sample), None)
+        if stored is not None:
+            await delivery.adopt(stored, "spool")
+        result = await delivery.conclude()
+        if not result.durable:
+            return finished(plan.recording_id, "spool", result)
+        await list_continuation(self._context, self._plan, plan, result)
+        await self._clean()
+        reason = f"late audio was attached: {plan.seconds(result.samples):.3f} s in {plan.folder}"
+        return Recovered(plan.recording_id, "spool", Outcome.CONTINUED, result, reason)
+
+    async def _clean(self) -> Recovered:
+        """Delete what a recording that is finished has left behind, here and in the store."""
+        clean_up = CleanUp(self._plan, self._context)
+        outcome, reason = Outcome.CLEANED, "it was finished already"
+        if await clean_up.run(self._sealer.sealed, (), thorough=True):
+            await self._depot.engine.in_thread(self._spool.remove, self._depot.quota)
+        else:
+            outcome, reason = Outcome.PENDING, "it is finished, but leftovers could not be deleted"
+        return Recovered(self._plan.recording_id, "spool", outcome, reason=reason)
+
+    def _delivery(self, plan: Plan, contents: Contents, spool: Spool | None) -> Delivery:
+        return Delivery(
+            plan,
+            contents,
+            replace_context(self._context),
+            self._depot.engine,
+            self._depot.quota,
+            plan.token,
+            lambda event: None,
+            spool,
+        )
+
+
+def replace_context(context: Context) -> Context:
+    """Return the same with counts of its own."""
+    return replace(context, counts=type(context.counts)(), last_failure=None)
+
+
+def _end_of(stored: Stored) -> int:
+    """Return the sample, on the recording's clock, behind a stored recording's last."""
+    samples = stored.document.get("samples")
+    return samples if type(samples) is int else 0
+
+
+def _plan_of(plan: Plan, stored: Stored | None, sealer: Sealer) -> Recovered:
+    """Return what would be done, as far as that can be said without doing it."""
+    if stored is None or stored.document["state"] not in DURABLE:
+        chunks = len(sealer.sealed)
+        reason = f"would be finished from {chunks} sealed chunks and the journal"
+        return Recovered(plan.recording_id, "spool", Outcome.RECOVERED, reason=reason)
+    if sealer.sealed_samples > _end_of(stored):
+        reason = "would be attached as a continuation"
+        return Recovered(plan.recording_id, "spool", Outcome.CONTINUED, reason=reason)
+    reason = "is finished: leftovers would be deleted"
+    return Recovered(plan.recording_id, "spool", Outcome.CLEANED, reason=reason)

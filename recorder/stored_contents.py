@@ -1,0 +1,204 @@
+"""A recording whose spool is gone: its contents as the bucket has them, chunk objects and manifest.
+
+Nothing read is believed: a chunk that is not what the manifest says counts as missing.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from recorder.chunks import Chunk
+from recorder.containers.wav import parse_header
+from recorder.names import InvalidName, check_track
+from recorder.plan import FIRST_SAMPLE, TRACKS, Plan
+from recorder.timeline import Lost, Timeline, TrackState, Turn
+from uploader.checksum import crc64nvme
+from uploader.errors import NoSuchObject
+from uploader.store import ObjectInfo
+from uploader.upload import Context
+
+_CHUNK = re.compile(r"chunks/(\d{6,})\.wav")
+
+
+def chunk_number(key: str) -> int | None:
+    """Return which chunk an object is, by its key below the recording's folder; None for none."""
+    match = _CHUNK.fullmatch(key)
+    return int(match[1]) if match else None
+
+
+class StoredContents:
+    """What the bucket has of a recording.
+
+    Args:
+        plan: Of the recording, from its manifest.
+        document: The manifest.
+        context: Store and retries.
+    """
+
+    def __init__(self, plan: Plan, document: Mapping[str, Any], context: Context) -> None:
+        self.timeline = Timeline(plan.sample_rate, plan.hold_back_seconds)
+        self.sealed: list[Chunk] = []
+        self.in_store = 0
+        self.finished = False
+        self._plan = plan
+        self._document = document
+        self._context = context
+
+    @property
+    def sealed_samples(self) -> int:
+        """The sample behind the last chunk."""
+        return self.sealed[-1].end if self.sealed else self._plan.first_sample
+
+    def chunk_path(self, number: int) -> Path:
+        """Return a file that is not there: all chunks are in the store."""
+        return Path("/dev/null") / f"{number:06d}.wav"
+
+    async def load(self) -> None:
+        """Find out what there is; nobody else may write to the recording any more.
+
+        Raises:
+            BotRecorderError: The manifest's list of chunks is damaged.
+            StoreError: The store does not answer, or refuses.
+        """
+        there = await self._objects()
+        missing = []
+        for told in self._document.get("chunks", []):
+            chunk = Chunk.from_dict(told)
+            info = there.pop(chunk.number, None)
+            if not chunk.lost and (info is None or info.size != chunk.bytes):
+                chunk = Chunk.from_dict({**told, "lost": True})
+                missing.append(chunk)
+            self.sealed.append(chunk)
+        while (info := there.get(self._next_number())) is not None:
+            found = await self._unlisted(info)
+            if found is None:
+                break
+            self.sealed.append(found)
+        self.in_store = len(self.sealed)
+        self._fill_timeline(missing)
+        self.finished = True
+
+    def _next_number(self) -> int:
+        if self.sealed:
+            return self.sealed[-1].number + 1
+        return self._plan.first_sample // self._plan.chunk_samples + 1
+
+    async def _objects(self) -> dict[int, ObjectInfo]:
+        store, folder = self._context.store, self._plan.folder
+
+        async def collect() -> list[ObjectInfo]:
+            return [info async for info in store.list_objects(f"{folder}chunks/")]
+
+        found = await self._context.call("list_objects", collect)
+        numbered = ((chunk_number(info.key[len(folder) :]), info) for info in found)
+        return {number: info for number, info in numbered if number is not None}
+
+    async def _unlisted(self, info: ObjectInfo) -> Chunk | None:
+        """Return a chunk that came after the last manifest, if it is just what must follow."""
+        context, start = self._context, self.sealed_samples
+        try:
+            body, told = await context.call("get_chunk", lambda: context.store.read(info.key))
+        except NoSuchObject:
+            return None
+        metadata = told.metadata
+        try:
+            header = parse_header(body[:4096])
+        except ValueError:
+            context.log.warning("{} is not a chunk", info.key)
+            return None
+        if metadata.get(FIRST_SAMPLE) != str(start) or header.sample_rate != self._plan.sample_rate:
+            context.log.warning("{} is not the chunk at sample {}", info.key, start)
+            return None
+        tracks = self._tracks(header.channels, metadata.get(TRACKS, ""))
+        samples = (len(body) - header.data_offset) // (2 * header.channels)
+        number = self._next_number()
+        return Chunk(number, start, samples, tracks, len(body), crc64nvme(body))
+
+    def _tracks(self, count: int, told: str) -> tuple[str, ...]:
+        """Return the names of a chunk's tracks: its own word, or the manifest's, or numbers."""
+        named = [name for name in told.split(",") if _is_track(name)]
+        if len(named) != count:
+            named = [name for name, _ in self._named_tracks()][:count]
+        numbered = [f"track-{index + 1}" for index in range(len(named), count)]
+        return (*named, *numbered)
+
+    def _named_tracks(self) -> list[tuple[str, str]]:
+        listed = self._document.get("tracks", [])
+        pairs = [(one.get("name"), one.get("source")) for one in listed if isinstance(one, dict)]
+        return [
+            (check_track(name), "playout" if source == "playout" else "capture")
+            for name, source in pairs
+            if isinstance(name, str)
+        ]
+
+    def _fill_timeline(self, missing: list[Chunk]) -> None:
+        timeline, end = self.timeline, self.sealed_samples
+        tracks = dict(self._named_tracks())
+        for chunk in self.sealed:
+            for name in chunk.tracks:
+                tracks.setdefault(name, "capture")
+        timeline.tracks[:] = [
+            TrackState(name, "playout" if source == "playout" else "capture")
+            for name, source in tracks.items()
+        ]
+        timeline.length = end
+        timeline.turns[:] = self._turns(list(tracks), end)
+        timeline.pauses[:] = [
+            [start, end if stop is None else min(stop, end)]
+            for start, stop in _pairs(self._document.get("pauses"))
+        ]
+        timeline.lost[:] = self._lost()
+        for chunk in missing:
+            reason = f"chunk {chunk.number} is not in the bucket as the manifest lists it"
+            for name in chunk.tracks:
+                timeline.lost.append(Lost(name, chunk.first_sample, chunk.end, 0, reason))
+        if self._document.get("sealed") is not True:
+            reason = (
+                "the recording's host was lost: audio behind this, at most one chunk and the "
+                "hold-back, was not in the bucket yet"
+            )
+            for name in tracks:
+                timeline.lost.append(Lost(name, end, None, 0, reason))
+
+    def _turns(self, tracks: list[str], end: int) -> list[Turn]:
+        turns = []
+        for told in self._document.get("turns", []):
+            try:
+                number, start, until = told["number"], told["start"], told["end"]
+                track, interrupted = tracks.index(told["track"]), told["interrupted"] is True
+                until = end if until is None else min(until, end)
+                if start < end:
+                    turns.append(Turn(number, track, start, max(start, until), interrupted))
+            except (KeyError, TypeError, ValueError):
+                self._context.log.warning("a turn in the manifest is damaged: left out")
+        return turns
+
+    def _lost(self) -> list[Lost]:
+        lost = []
+        for told in self._document.get("gaps", []):
+            try:
+                start, until = told["start"], told["end"]
+                lost.append(Lost(str(told["track"]), start, until, 0, str(told["reason"])))
+            except (KeyError, TypeError):
+                self._context.log.warning("a gap in the manifest is damaged: left out")
+        return lost
+
+
+def _is_track(name: str) -> bool:
+    try:
+        check_track(name)
+    except InvalidName:
+        return False
+    return True
+
+
+def _pairs(value: object) -> list[tuple[int, int | None]]:
+    pairs = []
+    for item in value if isinstance(value, list) else ():
+        match item:
+            case [int() as start, (int() | None) as stop]:
+                pairs.append((start, stop))
+    return pairs
