@@ -12,6 +12,7 @@ from recorder.cli.ls import ls
 from recorder.cli.record import record
 from recorder.cli.settings import settings
 from recorder.cli.show import show
+from recorder.cli.verify import verify
 
 app = typer.Typer(
     name="recorder",
@@ -20,7 +21,7 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
-for command in (record, ls, show, demo, settings):
+for command in (record, ls, show, verify, demo, settings):
     app.command()(command)
 
 
