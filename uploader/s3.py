@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import io
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, cast
 from urllib.parse import urlencode
@@ -27,7 +27,7 @@ from uploader.errors import (
     TransientError,
 )
 from uploader.s3_answers import confirmed, info_of, newest_parts, unquoted, written_etag
-from uploader.s3_client import DEFAULT_REGION, connect, translated
+from uploader.s3_client import DEFAULT_REGION, Connection, connect, requesting, translated
 from uploader.store import (
     Body,
     Listing,
@@ -103,7 +103,7 @@ class S3Store(Store):
             "connect_timeout": connect_timeout,
             "read_timeout": read_timeout,
         }
-        self._opened: S3Client | None = None
+        self._connection: Connection | None = None
         self._stack = contextlib.AsyncExitStack()
         self._bucket_seen = False
 
@@ -118,8 +118,9 @@ class S3Store(Store):
             AccessDenied: The profile does not exist.
             InvalidRequest: The client's configuration is not valid, e.g. the endpoint's URL.
         """
-        with self._translated("open", ""):
-            self._opened = await self._stack.enter_async_context(connect(**self._client_options))
+        with translated("open", "", **self._place()):
+            opening = connect(**self._client_options)
+            self._connection = await self._stack.enter_async_context(opening)
         return self
 
     async def __aexit__(
@@ -129,7 +130,7 @@ class S3Store(Store):
         traceback: TracebackType | None,
     ) -> None:
         """Close the client and its connections."""
-        self._opened = None
+        self._connection = None
         await self._stack.aclose()
 
     async def put(
@@ -157,7 +158,7 @@ class S3Store(Store):
             request["IfNoneMatch"] = "*"
         if if_match is not None:
             request["IfMatch"] = f'"{if_match}"'
-        with self._translated("put", key):
+        async with self._request("put", key):
             answer = await self._client.put_object(**request)
         return ObjectInfo(
             key=key,
@@ -196,7 +197,7 @@ class S3Store(Store):
         """See `Store.head`."""
         limits.check_key("head", key, prefix=self.prefix)
         try:
-            with self._translated("head", key):
+            async with self._request("head", key):
                 mode: dict[str, Any] = {"ChecksumMode": "ENABLED"} if self._checksums else {}
                 answer = await self._client.head_object(
                     Bucket=self.bucket, Key=self.prefix + key, **mode
@@ -232,8 +233,9 @@ class S3Store(Store):
     async def delete(self, key: str) -> None:
         """See `Store.delete`."""
         limits.check_key("delete", key, prefix=self.prefix)
-        with contextlib.suppress(NoSuchObject), self._translated("delete", key):
-            await self._client.delete_object(Bucket=self.bucket, Key=self.prefix + key)
+        with contextlib.suppress(NoSuchObject):
+            async with self._request("delete", key):
+                await self._client.delete_object(Bucket=self.bucket, Key=self.prefix + key)
 
     async def create_multipart(self, key: str, attributes: ObjectAttributes | None = None) -> str:
         """See `Store.create_multipart`."""
@@ -244,7 +246,7 @@ class S3Store(Store):
         if self._checksums:
             request["ChecksumAlgorithm"] = "CRC64NVME"
             request["ChecksumType"] = "FULL_OBJECT"
-        with self._translated("create_multipart", key):
+        async with self._request("create_multipart", key):
             answer = await self._client.create_multipart_upload(**request)
         return answer["UploadId"]
 
@@ -278,7 +280,7 @@ class S3Store(Store):
         """
         limits.check_key("list_parts", key, prefix=self.prefix)
         listed: list[Mapping[str, Any]] = []
-        with self._translated("list_parts", key):
+        async with self._request("list_parts", key):
             pages = self._client.get_paginator("list_parts").paginate(
                 Bucket=self.bucket, Key=self.prefix + key, UploadId=upload_id
             )
@@ -295,7 +297,7 @@ class S3Store(Store):
             )
         )
         while True:
-            with self._translated("list_uploads", prefix):
+            async with self._request("list_uploads", prefix):
                 page = await anext(pages, None)
             if page is None:
                 return
@@ -342,10 +344,11 @@ class S3Store(Store):
     async def abort_multipart(self, key: str, upload_id: str) -> None:
         """See `Store.abort_multipart`."""
         limits.check_key("abort_multipart", key, prefix=self.prefix)
-        with contextlib.suppress(NoSuchUpload), self._translated("abort_multipart", key):
-            await self._client.abort_multipart_upload(
-                Bucket=self.bucket, Key=self.prefix + key, UploadId=upload_id
-            )
+        with contextlib.suppress(NoSuchUpload):
+            async with self._request("abort_multipart", key):
+                await self._client.abort_multipart_upload(
+                    Bucket=self.bucket, Key=self.prefix + key, UploadId=upload_id
+                )
 
     async def create_bucket(self) -> None:
         """Create the bucket; one that this account has already is no error.
@@ -357,17 +360,21 @@ class S3Store(Store):
         if self.endpoint_url is None and self.region != DEFAULT_REGION:
             options["CreateBucketConfiguration"] = {"LocationConstraint": self.region}
         try:
-            with self._translated("create_bucket", ""):
+            async with self._request("create_bucket", ""):
                 await self._client.create_bucket(Bucket=self.bucket, **options)
         except Conflict as error:
             if error.code != "BucketAlreadyOwnedByYou":
                 raise
 
     @property
-    def _client(self) -> S3Client:
-        if self._opened is None:
+    def _open(self) -> Connection:
+        if self._connection is None:
             raise RuntimeError("the store is not open: use it inside `async with`")
-        return self._opened
+        return self._connection
+
+    @property
+    def _client(self) -> S3Client:
+        return self._open.client
 
     def _checksum(self, body: Body, checksum: int | None) -> int | None:
         """Return the checksum to send with a body, or None to send none."""
@@ -403,7 +410,7 @@ class S3Store(Store):
             request["Range"] = byte_range
         elif self._checksums:
             request["ChecksumMode"] = "ENABLED"
-        with self._translated(op, key):
+        async with self._request(op, key):
             answer = await self._client.get_object(**request)
             async with answer["Body"] as stream:
                 data = await stream.read()
@@ -422,7 +429,7 @@ class S3Store(Store):
             )
         )
         while True:
-            with self._translated(op, prefix):
+            async with self._request(op, prefix):
                 page = await anext(pages, None)
             if page is None:
                 return
@@ -443,7 +450,7 @@ class S3Store(Store):
         Ceph's gateway, and moto, answer both by an internal error.
         """
         try:
-            with self._translated(op, key):
+            async with self._request(op, key):
                 yield
         except TransientError as error:
             if error.code in _INTERNAL:
@@ -451,12 +458,11 @@ class S3Store(Store):
                     await self.list_parts(key, upload_id)
             raise
 
-    @contextlib.contextmanager
-    def _translated(self, op: str, key: str) -> Iterator[None]:
+    @contextlib.asynccontextmanager
+    async def _request(self, op: str, key: str) -> AsyncIterator[None]:
         """Turn the client's errors into the store's, and note what they tell of the bucket."""
-        where = self.endpoint_url or "Amazon S3"
         try:
-            with translated(op, key, bucket=self.bucket, region=self.region, where=where):
+            async with requesting(self._open, op, key, **self._place()):
                 yield
         except (NoSuchBucket, NoSuchObject, AccessDenied, TransientError):
             raise
@@ -464,12 +470,18 @@ class S3Store(Store):
             self._bucket_seen |= error.code in _FROM_A_BUCKET
             raise
         else:
-            self._bucket_seen |= op != "open"
+            self._bucket_seen = True
+
+    def _place(self) -> dict[str, str]:
+        """Return what messages say of where requests go."""
+        where = self.endpoint_url or "Amazon S3"
+        return {"bucket": self.bucket, "region": self.region, "where": where}
 
     @property
     def region(self) -> str:
         """The region the client is set up for; empty before it is made."""
-        return self._region or (self._opened.meta.region_name if self._opened else "")
+        connection = self._connection
+        return self._region or (connection.client.meta.region_name if connection else "")
 
 
 _INTERNAL = frozenset({"500", "InternalError", "InternalFailure", "UnknownError"})

@@ -3,6 +3,9 @@
 The client does not retry, does not follow a bucket to another region, and computes no checksums
 of its own: that is the work of `uploader.retry`, of who set the region, and of the store. What
 remains is one repetition inside aiohttp, of a request other than POST whose connection broke.
+
+It signs with `uploader.s3_credentials` and by `uploader.s3_clock`, so that credentials and time can
+be corrected while its connections stay.
 """
 
 from __future__ import annotations
@@ -10,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import functools
 from collections.abc import AsyncIterator, Iterator, Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
 import aioboto3
@@ -17,7 +21,9 @@ import aiobotocore.session
 import aiohttp
 import botocore.loaders
 from aiobotocore.config import AioConfig
+from aiobotocore.credentials import AioCredentials
 from botocore import exceptions as boto
+from botocore.auth import AUTH_TYPE_MAPS, S3SigV4Auth
 from botocore.parsers import ResponseParserError
 
 from uploader.errors import (
@@ -26,6 +32,14 @@ from uploader.errors import (
     InvalidRequest,
     StoreError,
     TransientError,
+)
+from uploader.s3_clock import SKEW_CODES, SigningClock
+from uploader.s3_credentials import (
+    EXPIRED_CODES,
+    REPLACED_CODES,
+    CredentialsUnavailable,
+    RenewableCredentials,
+    Source,
 )
 from uploader.s3_errors import Answer, to_error
 
@@ -40,10 +54,19 @@ _NO_CREDENTIALS = (
 )
 
 
-@functools.cache
-def _loader() -> botocore.loaders.Loader:
-    """Return the reader of the API's description: reading it anew costs 150 ms for each client."""
-    return botocore.loaders.create_loader()
+@dataclass(frozen=True, slots=True)
+class Connection:
+    """A client, and what its requests are signed with.
+
+    Attributes:
+        client: The client.
+        clock: When requests are signed.
+        credentials: None where they were given as arguments, and so cannot change.
+    """
+
+    client: S3Client
+    clock: SigningClock
+    credentials: RenewableCredentials | None
 
 
 @contextlib.asynccontextmanager
@@ -58,7 +81,7 @@ async def connect(
     max_connections: int,
     connect_timeout: float,
     read_timeout: float,
-) -> AsyncIterator[S3Client]:
+) -> AsyncIterator[Connection]:
     """Make a client, and close it and its connections at the end; see `S3Store` for arguments."""
     config = AioConfig(
         signature_version="s3v4",
@@ -74,19 +97,38 @@ async def connect(
         # that is the default, and `addressing_style` in the AWS configuration can change it.
         s3={"payload_signing_enabled": False},
     )
-    core = aiobotocore.session.get_session()
-    core.register_component("data_loader", _loader())
+    region = region or (DEFAULT_REGION if endpoint_url else None)
+    core = _core()
+    credentials: RenewableCredentials | None = None
+    if access_key is None and secret_key is None:
+        credentials = RenewableCredentials(functools.partial(_look, profile, region))
+        core.register_component("credential_provider", _Provider(credentials))
     session = aioboto3.Session(
         botocore_session=core,
         aws_access_key_id=access_key,
         aws_secret_access_key=secret_key,
         aws_session_token=session_token,
-        region_name=region or (DEFAULT_REGION if endpoint_url else None),
+        region_name=region,
         profile_name=profile,
     )
+    clock = SigningClock()
     async with session.client("s3", endpoint_url=endpoint_url, config=config) as client:
         client.meta.events.register("before-call.s3", _stay_in_region)
-        yield client
+        choose: Any = functools.partial(_choose, clock)  # the stubs know of no answers to events
+        client.meta.events.register_first("choose-signer.s3", choose)
+        yield Connection(client, clock, credentials)
+
+
+def _core() -> aiobotocore.session.AioSession:
+    core = aiobotocore.session.get_session()
+    core.register_component("data_loader", _loader())
+    return core
+
+
+@functools.cache
+def _loader() -> botocore.loaders.Loader:
+    """Return the reader of the API's description: reading it anew costs 150 ms for each client."""
+    return botocore.loaders.create_loader()
 
 
 def _stay_in_region(params: dict[str, Any], **_: object) -> None:
@@ -96,6 +138,107 @@ def _stay_in_region(params: dict[str, Any], **_: object) -> None:
     shows as slowness and transfer costs.
     """
     params["context"].setdefault("s3_redirect", {})["redirected"] = True
+
+
+# -- credentials
+
+
+async def _look(profile: str | None, region: str | None) -> Source | None:
+    """Look through all places of credentials: a session keeps what it has read, so a new one."""
+    core = _core()
+    if profile is not None:
+        core.set_config_variable("profile", profile)
+    if region is not None:
+        core.set_config_variable("region", region)
+    try:
+        return cast("Source | None", await core.get_credentials())
+    except (RuntimeError, ValueError, LookupError) as error:  # a program's nonsense, most likely
+        raise CredentialsUnavailable(f"no credentials can be had: {error!r}") from error
+
+
+class _Credentials(AioCredentials):
+    """Credentials as the client wants them: each request asks for what to sign it with."""
+
+    def __init__(self, renewable: RenewableCredentials) -> None:
+        super().__init__("", "", method="renewable")
+        self._renewable = renewable
+
+    async def get_frozen_credentials(self) -> Any:  # type: ignore[override]  # as its base does
+        return await self._renewable.current()
+
+
+class _Provider:
+    """Gives a session its credentials."""
+
+    def __init__(self, renewable: RenewableCredentials) -> None:
+        self._renewable = renewable
+
+    async def load_credentials(self) -> _Credentials:
+        # What cannot be had for now is asked for again by the first request.
+        with contextlib.suppress(OSError, *_TRANSIENT):
+            await self._renewable.current()
+        return _Credentials(self._renewable)
+
+
+# -- time
+
+_SIGNER = "bot-recorder-s3v4"
+_SIGNING_TIME = "bot_recorder_signing_time"
+
+
+class _TimedAuth(S3SigV4Auth):
+    """Signs by a clock of ours: the client's signers ask the system's."""
+
+    def _modify_request_before_signing(self, request: Any) -> None:
+        # All that follows, the headers and the signature's scope, is made from this entry.
+        request.context["timestamp"] = request.context[_SIGNING_TIME]
+        super()._modify_request_before_signing(request)  # type: ignore[misc]  # not in the stubs
+
+
+AUTH_TYPE_MAPS[_SIGNER] = _TimedAuth
+
+
+def _choose(
+    clock: SigningClock, signature_version: str, context: dict[str, Any], **_: object
+) -> str | None:
+    """Return the signer for a request; None for the client's own."""
+    if not clock.offset or signature_version not in ("v4", "s3v4"):
+        return None
+    context[_SIGNING_TIME] = clock.now().strftime("%Y%m%dT%H%M%SZ")
+    return _SIGNER
+
+
+# -- errors
+
+
+@contextlib.asynccontextmanager
+async def requesting(
+    connection: Connection, op: str, key: str, *, bucket: str, region: str, where: str
+) -> AsyncIterator[None]:
+    """Make a request with the client, its errors turned into the store's; see `translated`.
+
+    A refusal that new credentials or the server's time can mend is a `TransientError`.
+    """
+    signed = connection.clock.now()
+    if connection.credentials is not None:
+        connection.credentials.begin()
+    with translated(op, key, bucket=bucket, region=region, where=where):
+        try:
+            yield
+        except boto.ClientError as error:
+            answer = _answer(error, op, key, bucket, region)
+            mended = ""
+            if answer.code in SKEW_CODES and connection.clock.corrected(signed, answer.headers):
+                mended = f"{connection.clock.told()}, whose time is used from now on"
+            elif await _renewed(connection, answer.code):
+                mended = "the credentials have been renewed"
+            raise to_error(answer, mended) from error
+
+
+async def _renewed(connection: Connection, code: str) -> bool:
+    if connection.credentials is None or code not in EXPIRED_CODES | REPLACED_CODES:
+        return False
+    return await connection.credentials.renewed(code)
 
 
 @contextlib.contextmanager
@@ -163,10 +306,12 @@ _TRANSIENT = (
     # Role and instance credentials come over the network, too.
     boto.CredentialRetrievalError,
     boto.MetadataRetrievalError,
+    CredentialsUnavailable,
 )
 
 _CLIENT_ERRORS = (
     boto.BotoCoreError,
+    CredentialsUnavailable,
     ResponseParserError,
     aiohttp.ClientError,
     OSError,

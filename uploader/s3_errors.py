@@ -125,9 +125,14 @@ class Answer:
         return self.headers.get("x-amz-bucket-region", "") or self.error_region
 
 
-def to_error(answer: Answer) -> StoreError:
-    """Return the error that a refusal is to the rest of the code."""
-    kind, hint = _classify(answer)
+def to_error(answer: Answer, mended: str = "") -> StoreError:
+    """Return the error that a refusal is to the rest of the code.
+
+    Args:
+        answer: The refusal.
+        mended: What has been done about it, if that is a reason to send the request again.
+    """
+    kind, hint = (TransientError, mended) if mended else _classify(answer)
     request_id = answer.headers.get("x-amz-request-id", "")
     message = f"{answer.op} {answer.key!r} in bucket {answer.bucket!r}: {answer.code}"
     if answer.message and answer.message != answer.code:

@@ -75,7 +75,7 @@ class ScriptedServer:
             writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         body = await reader.readexactly(int(headers.get("content-length", "0")))
         self.requests.append(Request(method, path, headers, body))
-        answer = self.answers.pop(0)
+        answer = await self.decide(self.requests[-1])
         if answer.hang:
             self.hanging.set()
             await reader.read()  # until the client has gone
@@ -89,6 +89,10 @@ class ScriptedServer:
         writer.write("\r\n".join([*lines, "", ""]).encode("latin-1") + sent[: answer.cut_at])
         await writer.drain()
         return answer.cut_at is None
+
+    async def decide(self, request: Request) -> Answer:
+        """Return the answer to a request; servers that look at it have another."""
+        return self.answers.pop(0)
 
     async def scripted(
         self, operation: Callable[[], Awaitable[Any]], *answers: Answer
