@@ -92,6 +92,7 @@ class Sealer:
             sealed_ns = -(-self.sealed_samples * NS // timeline.sample_rate)
             end = max(self._last_written_ns, sealed_ns)
             if damage:
+                timeline.advance(end, final=True)  # which tracks there are
                 for state in timeline.tracks:
                     reason = {"track": state.name, "frames": 0, "reason": damage, "open": True}
                     timeline.feed(_mark(Kind.LOST, end), reason)
