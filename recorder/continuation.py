@@ -12,7 +12,6 @@ from typing import Any
 
 from recorder.chunks import Chunk, Contents
 from recorder.plan import Plan
-from recorder.result import RecordingResult
 from uploader.errors import BotRecorderError
 from uploader.manifest import LostOwnership, ManifestFile
 from uploader.upload import Context
@@ -67,16 +66,14 @@ def continuation_of(plan: Plan, first_sample: int) -> Plan:
     return replace(plan, continuation=f"continuation-{plan.token}", first_sample=first_sample)
 
 
-async def list_continuation(
-    context: Context, finished: Plan, plan: Plan, result: RecordingResult
-) -> None:
+async def list_continuation(context: Context, finished: Plan, plan: Plan, samples: int) -> None:
     """Note a continuation in the manifest of the recording it belongs to. Idempotent.
 
     Args:
         context: Store and retries.
         finished: Plan of the recording that was finished without it.
         plan: Of the continuation.
-        result: Of the continuation.
+        samples: Of the continuation.
 
     Raises:
         BotRecorderError: The manifest is gone, or keeps changing.
@@ -85,8 +82,7 @@ async def list_continuation(
     told: dict[str, Any] = {
         "folder": plan.folder,
         "first_sample": plan.first_sample,
-        "samples": result.samples,
-        "state": str(result.state),
+        "samples": samples,
     }
     for _ in range(TRIES):
         manifest = ManifestFile(context, finished.manifest_key, plan.token)

@@ -72,6 +72,7 @@ class Delivery:
     ) -> None:
         self.result: RecordingResult | None = None
         self.seal_error: BotRecorderError | None = None
+        self.usurped: LostOwnership | None = None
         self.ask: Callable[[], Awaitable[Capabilities]] | None = None
         self.finished = asyncio.Event()
         self.ended = asyncio.Event()
@@ -103,7 +104,6 @@ class Delivery:
         self._stopping = False
         self._adopted = False
         self._released = asyncio.Event()
-        self._usurped: LostOwnership | None = None
         self._error: BotRecorderError | None = None
         self._log = logger.bind(recording_id=plan.recording_id)
 
@@ -238,7 +238,7 @@ class Delivery:
         Raises:
             BotRecorderError: What could not be done; the rest was.
         """
-        if self._usurped is not None:
+        if self.usurped is not None:
             return
         if not self.manifest.created:
             await self.open()
@@ -260,14 +260,14 @@ class Delivery:
             LostOwnership: Somebody else has taken the recording over: nothing is sent any more.
             StoreError: Refused, or not to be had before the deadline.
         """
-        if self._usurped is not None:
-            raise self._usurped
+        if self.usurped is not None:
+            raise self.usurped
         async with self._writing:
             uploaded = self._uploaded
             try:
                 await self.manifest.write(self.account.document(state, uploaded))
             except LostOwnership as error:
-                self._usurped = error
+                self.usurped = error
                 raise
             self.account.noted = uploaded
             self._written_at = time.monotonic()
@@ -378,8 +378,8 @@ class Delivery:
             BotRecorderError: It could not be done; nothing was deleted.
         """
         samples = self._contents.sealed_samples
-        if self._usurped is not None:
-            raise self._usurped
+        if self.usurped is not None:
+            raise self.usurped
         if not self.manifest.created:
             await self.open()
         self._add_track_outputs()

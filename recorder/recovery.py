@@ -192,6 +192,8 @@ class _Attempt:
         if contents is self._sealer:
             await self._seal_all(delivery)
         result = await delivery.conclude()
+        if delivery.usurped is not None:
+            raise delivery.usurped
         if result.durable and not whole:
             return None  # what is left is a continuation
         return finished(self._plan.recording_id, "spool", result)
@@ -218,22 +220,28 @@ class _Attempt:
         plan = continuation_of(self._plan, first_sample)
         manifest = ManifestFile(self._context, plan.manifest_key, plan.token)
         stored = await manifest.read()
-        delivery = self._delivery(plan, Slice(self._sealer, first_sample), None)
-        if stored is not None:
-            await delivery.adopt(stored, "spool")
-        result = await delivery.conclude()
-        if not result.durable:
-            return finished(plan.recording_id, "spool", result)
-        await list_continuation(self._context, self._plan, plan, result)
-        await self._clean()
-        reason = f"late audio was attached: {plan.seconds(result.samples):.3f} s in {plan.folder}"
+        samples, result = self._sealer.sealed_samples - first_sample, None
+        if stored is None or stored.document["state"] not in DURABLE:
+            delivery = self._delivery(plan, Slice(self._sealer, first_sample), None)
+            if stored is not None:
+                await delivery.adopt(stored, "spool")
+            result = await delivery.conclude()
+            if not result.durable:
+                return finished(plan.recording_id, "spool", result)
+        await list_continuation(self._context, self._plan, plan, samples)
+        if (cleaned := await self._clean(plan)).outcome is not Outcome.CLEANED:
+            return cleaned
+        reason = f"late audio was attached: {plan.seconds(samples):.3f} s in {plan.folder}"
         return Recovered(plan.recording_id, "spool", Outcome.CONTINUED, result, reason)
 
-    async def _clean(self) -> Recovered:
+    async def _clean(self, *continuations: Plan) -> Recovered:
         """Delete what a recording that is finished has left behind, here and in the store."""
-        clean_up = CleanUp(self._plan, self._context)
         outcome, reason = Outcome.CLEANED, "it was finished already"
-        if await clean_up.run(self._sealer.sealed, (), thorough=True):
+        cleaned = True
+        for plan in (self._plan, *continuations):
+            clean_up = CleanUp(plan, self._context)
+            cleaned = await clean_up.run(self._sealer.sealed, (), thorough=True) and cleaned
+        if cleaned:
             await self._depot.engine.in_thread(self._spool.remove, self._depot.quota)
         else:
             outcome, reason = Outcome.PENDING, "it is finished, but leftovers could not be deleted"

@@ -279,6 +279,8 @@ class BucketRescue:
         )
         await delivery.adopt(stored, "bucket", contents.load)
         result = await delivery.conclude()
+        if delivery.usurped is not None:
+            raise delivery.usurped
         return finished(plan.recording_id, "bucket", result)
 
     async def _clean(

@@ -230,7 +230,7 @@ async def test_a_damaged_journal_gives_what_can_be_read_and_says_what_cannot(
     tmp_path: Path, clock: VirtualClock
 ) -> None:
     await dead_call(tmp_path, clock, 2)
-    [path] = (tmp_path / "spool" / "call" / "journal").iterdir()
+    path = tmp_path / "spool" / "call" / "journal" / "00000001.journal"
     body = bytearray(path.read_bytes())
     at = body.index(VOICE[50 * 480 : 51 * 480].tobytes()) - 32
     body[at + 24 : at + 32] = b"\xff\xee\xdd\x0c\x01\x02\x03\x04"

@@ -1,0 +1,197 @@
+"""An owner that was cut off comes back after another host took its recording over.
+
+It can neither change nor replace what was finished, and loses nothing: its late audio is attached.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from calls import RATE, VOICE, die, leftovers, listing, manifest, samples, settings_in, speak
+from faulty_store import FaultyStore, reset
+
+from recorder import Outcome, Recorder, Session, State, VirtualClock
+from recorder.events import Event, UploadFailed
+from uploader.local import LocalStore
+from uploader.manifest import LostOwnership
+
+
+class World:
+    """An owner that is cut off, and another host that takes its recording over."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.clock = VirtualClock()
+        self.store = FaultyStore(LocalStore(folder / "bucket"))
+        self.seen: list[Event] = []
+        self.owner = Recorder(
+            settings_in(folder, retry_deadline_seconds=1),
+            clock=self.clock,
+            store=self.store,
+            recover=False,
+        )
+
+    async def cut_off(self, **changes: Any) -> Session:
+        """Start a call, deliver four seconds of it, speak two more and lose the network."""
+        self.owner.settings = self.owner.settings.replace(**changes)
+        await self.owner.__aenter__()
+        call = await self.owner.start("call", on_event=self.seen.append)
+        for second in range(6):
+            speak(call, self.clock, second, second + 1)
+            await call.flush()
+        self.store.down = True
+        return call
+
+    async def take_over(self) -> None:
+        settings = settings_in(self.folder, spool_dir=self.folder / "other-spool")
+        async with Recorder(settings, clock=self.clock, recover=False) as other:
+            [one] = await other.recover(bucket=True, stale_after=0)
+        assert one.outcome is Outcome.RECOVERED
+        np.testing.assert_array_equal(samples(self.folder), VOICE[: 4 * RATE])
+
+    def finished(self) -> dict[str, bytes]:
+        """What was finished by the other host."""
+        found = listing(self.folder / "bucket")
+        return {
+            name: body
+            for name, body in found.items()
+            if not name.startswith(".store") and "continuation" not in name
+        }
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> World:
+    return World(tmp_path)
+
+
+async def test_late_audio_is_attached_and_what_was_finished_is_not_touched(world: World) -> None:
+    call = await world.cut_off()
+    await world.take_over()
+    finished = world.finished()
+    world.store.down = False
+    for second in range(6, 10):
+        speak(call, world.clock, second, second + 1)
+        await call.flush()
+    result = await call.stop()
+    assert result.state is State.PENDING
+    assert "another owner" in result.reason
+    errors = [event.error for event in world.seen if isinstance(event, UploadFailed)]
+    assert any(isinstance(error, LostOwnership) for error in errors)
+    assert (world.folder / "spool" / "call" / "recording.json").exists()
+    left = {name: body for name, body in world.finished().items() if "/chunks/" not in name}
+    assert left == finished
+    await world.owner.close()
+    async with Recorder(settings_in(world.folder), clock=world.clock, recover=False) as again:
+        [one] = await again.recover()
+    assert one.outcome is Outcome.CONTINUED
+    late = samples(world.folder, "continuation-*/audio.wav")
+    np.testing.assert_array_equal(late, VOICE[4 * RATE : 10 * RATE])
+    after = world.finished()
+    [key] = [name for name in after if name.endswith("manifest.json")]
+    assert {k: v for k, v in after.items() if k != key} == {
+        k: v for k, v in finished.items() if k != key
+    }
+    [listed] = manifest(world.folder)["continuations"]
+    assert (listed["first_sample"], listed["samples"]) == (4 * RATE, 6 * RATE)
+    assert listed["folder"].startswith(key.removesuffix("manifest.json") + "continuation-")
+    assert manifest(world.folder, "continuation-*/")["state"] == "completed"
+    assert not leftovers(world.folder)
+
+
+async def test_an_owner_back_in_the_middle_of_its_end_cannot_complete_anything(
+    world: World,
+) -> None:
+    call = await world.cut_off()
+    await world.take_over()
+    finished = world.finished()
+    world.store.down = False
+    result = await call.stop()  # the first it sends is chunks and parts, and then it must ask
+    assert result.state is State.PENDING
+    assert not [op for op, _, _ in world.store.log if op == "complete_multipart"]
+    left = {name: body for name, body in world.finished().items() if "/chunks/" not in name}
+    assert left == finished
+    await world.owner.close()
+    async with Recorder(settings_in(world.folder), clock=world.clock, recover=False) as again:
+        [one] = await again.recover()
+    assert one.outcome is Outcome.CONTINUED
+    late = samples(world.folder, "continuation-*/audio.wav")
+    np.testing.assert_array_equal(late, VOICE[4 * RATE : 6 * RATE])
+    assert not leftovers(world.folder)
+
+
+async def test_a_recovery_of_late_audio_that_dies_is_gone_on_with(world: World) -> None:
+    await world.cut_off()
+    await world.take_over()
+    await die(world.owner)
+    for op in ("put_manifest", "put", "head", "delete"):
+        store = FaultyStore(LocalStore(world.folder / "bucket"))
+        settings = settings_in(world.folder, retry_deadline_seconds=1)
+        async with Recorder(settings, clock=world.clock, store=store, recover=False) as again:
+            store.refuse(op, reset(op))
+            [one] = await again.recover()
+            assert one.outcome is Outcome.PENDING
+    async with Recorder(settings_in(world.folder), clock=world.clock, recover=False) as again:
+        [one] = await again.recover()
+        assert one.outcome is Outcome.CONTINUED
+        assert await again.recover() == []
+    late = samples(world.folder, "continuation-*/audio.wav")
+    np.testing.assert_array_equal(late, VOICE[4 * RATE : 6 * RATE])
+    assert len(manifest(world.folder)["continuations"]) == 1
+    assert not leftovers(world.folder)
+
+
+async def test_a_spool_with_nothing_more_than_what_was_finished_is_cleaned(world: World) -> None:
+    call = await world.cut_off()
+    world.store.down = False
+    settings = settings_in(world.folder, retry_deadline_seconds=1)
+    call.end()
+    await call.sealed()
+    await die(world.owner)
+    (world.folder / "spool").rename(world.folder / "away")
+    # All chunks arrived before the owner died; only its spool does not know what became of them.
+    async with Recorder(settings, clock=world.clock, recover=False) as other:
+        found = await other.recover(bucket=True, stale_after=0)
+    assert {one.outcome for one in found} <= {Outcome.RECOVERED}
+    if (world.folder / "spool").exists():
+        (world.folder / "spool").rmdir()
+    (world.folder / "away").rename(world.folder / "spool")
+    async with Recorder(settings, clock=world.clock, recover=False) as again:
+        [one] = await again.recover()
+    assert one.outcome in (Outcome.CLEANED, Outcome.CONTINUED)
+    total = manifest(world.folder)["samples"] + sum(
+        listed["samples"] for listed in manifest(world.folder)["continuations"]
+    )
+    assert total == 6 * RATE
+    assert not leftovers(world.folder)
+
+
+async def test_a_recording_somebody_else_is_finishing_is_left_to_them_while_they_live(
+    world: World,
+) -> None:
+    await world.cut_off()
+    await die(world.owner)
+    store = FaultyStore(LocalStore(world.folder / "bucket"))
+    settings = settings_in(
+        world.folder, spool_dir=world.folder / "other-spool", retry_deadline_seconds=1
+    )
+    async with Recorder(settings, clock=world.clock, store=store, recover=False) as other:
+        store.refuse("complete_multipart", reset("complete_multipart"))
+        [one] = await other.recover(bucket=True, stale_after=0)
+        assert one.outcome is Outcome.PENDING  # and then that host is gone, too
+    async with Recorder(settings_in(world.folder), clock=world.clock, recover=False) as again:
+        [one] = await again.recover()
+        assert one.outcome is Outcome.TAKEN
+        world.clock.advance(14.9)
+        [one] = await again.recover()
+        assert one.outcome is Outcome.TAKEN
+        world.clock.advance(0.2)
+        [one] = await again.recover()
+    # The length was final at four seconds: an object of it may exist. The rest is attached.
+    assert one.outcome is Outcome.CONTINUED
+    np.testing.assert_array_equal(samples(world.folder), VOICE[: 4 * RATE])
+    late = samples(world.folder, "continuation-*/audio.wav")
+    np.testing.assert_array_equal(late, VOICE[4 * RATE : 6 * RATE])
+    assert not leftovers(world.folder)
