@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -110,3 +111,48 @@ async def test_a_write_given_up_on_that_landed_all_the_same_does_not_pass_for_th
 def test_what_is_no_manifest_is_said_to_be_none(body: bytes, message: str) -> None:
     with pytest.raises(BotRecorderError, match=message):
         parse(body, KEY)
+
+
+async def test_one_of_many_takes_over_and_the_owner_before_has_lost(store: FaultyStore) -> None:
+    first = make(store, "first")
+    await first.create({"state": "recording", "chunks": 3})
+    found = await first.read()
+    assert found is not None
+    others = [make(store, f"other-{index}") for index in range(4)]
+    results = await asyncio.gather(
+        *(other.take_over(found, {"recovered": 1}) for other in others), return_exceptions=True
+    )
+    assert [type(result) for result in results if result is not None] == [LostOwnership] * 3
+    document = await stored(store)
+    assert document["owner"] == f"other-{results.index(None)}"
+    assert (document["epoch"], document["chunks"], document["recovered"]) == (2, 3, 1)
+    with pytest.raises(LostOwnership):
+        await first.write({"state": "completed"})
+    await others[results.index(None)].write({"state": "completed"})
+
+
+async def test_an_owner_takes_its_own_back_though_a_late_write_of_before_arrives(
+    store: FaultyStore,
+) -> None:
+    before = make(store, "spool")
+    await before.create({"state": "recording"})
+    found = await before.read()
+    assert found is not None
+    await before.write({"state": "recording", "chunks": 1})  # sent before the death, landed after
+    again = make(store, "spool")
+    await again.take_over(found)
+    document = await stored(store)
+    assert (document["epoch"], document["owner"]) == (2, "spool")
+    assert document["revision"] > 2
+    await again.write({"state": "completed"})
+
+
+async def test_a_lost_answer_to_a_takeover_is_no_loss(store: FaultyStore) -> None:
+    await make(store, "first").create({"state": "recording"})
+    other = make(store, "other")
+    found = await other.read()
+    assert found is not None
+    store.lose_answer("put_manifest")
+    await other.take_over(found)
+    await other.write({"state": "completed"})
+    assert (await stored(store))["state"] == "completed"
