@@ -66,24 +66,26 @@ def read_turns(reading: Reading) -> None:
     claims, listed = reading.claims, reading.manifest.items("turns")
     clipped = "turns" in texts(reading.manifest, "outputs_asked")
     latest: dict[str, int] = {}
-    known = ", ".join(claims.tracks) or "none"
-    for number, turn in enumerate(listed, 1):
-        what, track = f"turn {number}, ", turn.text("track")
+    known, number = ", ".join(claims.tracks) or "none", 0
+    for turn in listed:
+        # Turns outside of what was recovered are left out, but the others keep their numbers.
+        found, before = turn.count("number"), number
+        what, track = f"turn {found}, ", turn.text("track")
+        reading.holds(found > number, f"{what}number", f"more than {before}", str(found))
+        number = max(number, found)
         start, end = turn.count("start"), turn.count("end")
         if turn.values.get("end") is None:
             end = max(start, claims.end)  # nobody knows when it ended
-        reading.equal(f"{what}number", number, turn.count("number"))
         reading.holds(track in claims.tracks, f"{what}track", f"of {known}", track)
         inside = f"inside samples 0 to {claims.end}"
         good = 0 <= start <= end and (end <= claims.end or not claims.final)
         reading.holds(good, f"{what}range", inside, f"{start} to {end}")
-        before = latest.get(track, 0)
-        reading.holds(
-            start >= before, f"{what}start", f"not before the {track}'s last, {before}", str(start)
-        )
-        latest[track] = max(before, start)
+        last = latest.get(track, 0)
+        said = f"not before the {track}'s last, {last}"
+        reading.holds(start >= last, f"{what}start", said, str(start))
+        latest[track] = max(last, start)
         if clipped:
-            _read_clip(reading, turn, number, end)
+            _read_clip(reading, turn, found, end)
 
 
 def _read_clip(reading: Reading, turn: Document, number: int, end: int) -> None:

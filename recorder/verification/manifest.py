@@ -77,9 +77,11 @@ def _read_head(reading: Reading) -> None:
 def _read_chunks(reading: Reading) -> None:
     claims, listed = reading.claims, reading.manifest.items("chunks")
     before = len(reading.ledger.findings)
-    # Late audio may go on with the numbers of the recording it belongs to.
-    number = max(1, listed[0].count("number")) if listed and claims.first_sample else 1
-    position, tracks = claims.first_sample, tuple[str, ...]()
+    number, position, tracks = 1, claims.first_sample, tuple[str, ...]()
+    if listed and claims.first_sample:
+        # Late audio keeps the chunks it had: their numbers, and where the first begins.
+        number = max(1, listed[0].count("number"))
+        position = min(position, max(0, listed[0].count("first_sample")))
     for index, chunk in enumerate(listed):
         what = f"chunk {number}, "
         reading.equal(f"{what}number", number, chunk.count("number"))
@@ -98,9 +100,8 @@ def _read_chunks(reading: Reading) -> None:
             tracks = read.tracks
         number, position = number + 1, read.end
         claims.chunks.append(read)
-    reading.equal(
-        "samples, as the sum of all chunks", position - claims.first_sample, claims.samples
-    )
+    total = max(0, position - claims.first_sample)
+    reading.equal("samples, as the sum of all chunks", total, claims.samples)
     known = ", ".join(claims.tracks[: len(tracks)])
     reading.equal("tracks, as in the last chunk", ", ".join(tracks), known)
     claims.whole = len(reading.ledger.findings) == before
