@@ -1,10 +1,11 @@
-"""A store that fails on purpose: errors before or after the effect, hangs, refusals."""
+"""A store that fails on purpose: errors before or after the effect, hangs, refusals, delays."""
 
 from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import suppress
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
@@ -42,7 +43,11 @@ class FaultyStore(Store):
         log: Operations in the order they took effect, with key and part number.
         down: While true, every call fails as if the endpoint was away.
         hangs: While true, calls get no answer.
+        dead: Once true, no call has an effect or gets an answer: its process is no more.
         most_parts_at_once: Most requests in flight for one part number of one upload.
+        late: Requests that are still on their way, see `delay` and `repeat`.
+        hook: Awaited with operation, key and whether it has had its effect, around each call that
+            has one; may raise, or not return.
     """
 
     def __init__(self, inner: Store) -> None:
@@ -51,10 +56,15 @@ class FaultyStore(Store):
         self.log: list[tuple[str, str, int]] = []
         self.down = False
         self.hangs = False
+        self.dead = False
         self.most_parts_at_once = 0
+        self.late: list[Callable[[], Awaitable[Any]]] = []
+        self.hook: Callable[[str, str, bool], Awaitable[None]] | None = None
         self._before: dict[str, list[Fault]] = {}
         self._after: dict[str, list[Fault]] = {}
         self._always: dict[str, Fault] = {}
+        self._delayed: Counter[str] = Counter()
+        self._repeated: Counter[str] = Counter()
         self._in_flight: Counter[tuple[str, int]] = Counter()
 
     def fail(self, op: str, fault: Fault, times: int = 1) -> None:
@@ -72,9 +82,25 @@ class FaultyStore(Store):
         else:
             self._always[op] = fault
 
+    def delay(self, op: str, times: int = 1) -> None:
+        """Fail the next calls of `op`; their effect comes with `deliver_late`."""
+        self._delayed[op] += times
+
+    def repeat(self, op: str, times: int = 1) -> None:
+        """Let the next calls of `op` take effect now, and with `deliver_late` once more."""
+        self._repeated[op] += times
+
+    async def deliver_late(self) -> None:
+        """Carry out, in order, what was on its way; what it comes to is told to nobody."""
+        while self.late:
+            with suppress(StoreError):
+                await self.late.pop(0)()
+
     async def _do(self, op: str, key: str, number: int, call: Callable[[], Any]) -> Any:
         self.calls[op] += 1
         await asyncio.sleep(0)
+        if self.dead:
+            await asyncio.Event().wait()
         while self.hangs:  # noqa: ASYNC110 - cleared from another thread, which an Event is not for
             await asyncio.sleep(0.01)
         if self.down:
@@ -83,8 +109,21 @@ class FaultyStore(Store):
             raise self._always[op]()
         if self._before.get(op):
             raise self._before[op].pop(0)()
+        if self._delayed[op]:
+            self._delayed[op] -= 1
+            self.late.append(call)
+            raise reset(op)()
+        if self._repeated[op]:
+            self._repeated[op] -= 1
+            self.late.append(call)
+        if self.hook is not None:
+            await self.hook(op, key, False)
         result = await call()
         self.log.append((op, key, number))
+        if self.hook is not None:
+            await self.hook(op, key, True)
+        if self.dead:
+            await asyncio.Event().wait()
         if self._after.get(op):
             raise self._after[op].pop(0)()
         return result
@@ -133,8 +172,12 @@ class FaultyStore(Store):
     async def head(self, key: str) -> ObjectInfo:
         return await self._do("head", key, 0, lambda: self.inner.head(key))
 
-    def list_objects(self, prefix: str = "") -> AsyncIterator[ObjectInfo]:
-        return self.inner.list_objects(prefix)
+    async def list_objects(self, prefix: str = "") -> AsyncIterator[ObjectInfo]:
+        async def collect() -> list[ObjectInfo]:
+            return [info async for info in self.inner.list_objects(prefix)]
+
+        for info in await self._do("list_objects", prefix, 0, collect):
+            yield info
 
     async def list_level(self, prefix: str = "") -> Listing:
         return await self._do("list_level", prefix, 0, lambda: self.inner.list_level(prefix))
@@ -165,8 +208,12 @@ class FaultyStore(Store):
     async def list_parts(self, key: str, upload_id: str) -> list[Part]:
         return await self._do("list_parts", key, 0, lambda: self.inner.list_parts(key, upload_id))
 
-    def list_uploads(self, prefix: str = "") -> AsyncIterator[UploadInfo]:
-        return self.inner.list_uploads(prefix)
+    async def list_uploads(self, prefix: str = "") -> AsyncIterator[UploadInfo]:
+        async def collect() -> list[UploadInfo]:
+            return [upload async for upload in self.inner.list_uploads(prefix)]
+
+        for upload in await self._do("list_uploads", prefix, 0, collect):
+            yield upload
 
     async def complete_multipart(
         self,
