@@ -103,6 +103,7 @@ class Delivery:
         self._idle.set()
         self._stopping = False
         self._adopted = False
+        self._concluded = False
         self._released = asyncio.Event()
         self._error: BotRecorderError | None = None
         self._log = logger.bind(recording_id=plan.recording_id)
@@ -263,6 +264,9 @@ class Delivery:
         if self.usurped is not None:
             raise self.usurped
         async with self._writing:
+            if state is State.RECORDING and self._concluded:
+                return  # a sign of life that comes late must not take back what was said
+            self._concluded = state is not State.RECORDING
             uploaded = self._uploaded
             try:
                 await self.manifest.write(self.account.document(state, uploaded))
