@@ -64,8 +64,18 @@ class Engine:
             raise
 
     async def in_thread(self, function: Callable[..., T], *args: Any) -> T:
-        """Run blocking work on a worker thread; from the engine's loop."""
-        return await self._loop.run_in_executor(self._workers, function, *args)
+        """Run blocking work on a worker thread; from the engine's loop.
+
+        A cancel waits for the work to end: what the caller then lets go of, a lock or a mapping,
+        is not used by anybody any more.
+        """
+        work = self._loop.run_in_executor(self._workers, function, *args)
+        try:
+            return await asyncio.shield(work)
+        except asyncio.CancelledError:
+            await asyncio.wait((work,))
+            _look_at(work)
+            raise
 
     def wake(self, callback: Callable[[], object]) -> None:
         """Call `callback` on the engine's loop soon; from any thread. Once closed, do nothing."""

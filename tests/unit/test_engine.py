@@ -1,0 +1,49 @@
+"""The engine: a thread of its own, whose work ends before what it used is let go of."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+
+import pytest
+
+from recorder.engine import Engine, RecorderClosed
+
+
+async def test_a_cancelled_caller_waits_until_its_thread_has_ended() -> None:
+    engine = Engine()
+    begun, go_on, order = threading.Event(), threading.Event(), list[str]()
+
+    def work() -> None:
+        begun.set()
+        go_on.wait()
+        order.append("the thread ended")
+
+    async def caller() -> None:
+        try:
+            await engine.in_thread(work)
+        finally:
+            order.append("the caller went on")
+
+    async def scenario() -> None:
+        task = asyncio.ensure_future(caller())
+        await engine.in_thread(begun.wait)
+        task.cancel()
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        order.append("cancelled")
+        go_on.set()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    await engine.run(scenario())
+    await asyncio.to_thread(engine.close)
+    assert order == ["cancelled", "the thread ended", "the caller went on"]
+
+
+async def test_what_is_asked_of_a_closed_engine_is_an_error_that_says_so() -> None:
+    engine = Engine()
+    await asyncio.to_thread(engine.close)
+    engine.close()
+    with pytest.raises(RecorderClosed):
+        await engine.run(asyncio.sleep(0))
