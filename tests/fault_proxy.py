@@ -37,8 +37,11 @@ class Rule:
     number: int | None
     left: int
     skip: int
+    after: str
 
-    def matches(self, request: Request) -> bool:
+    def matches(self, request: Request, answered: set[str]) -> bool:
+        if self.after and self.after not in answered:
+            return False
         if self.left <= 0 or self.op not in ("*", request.op) or self.key not in request.key:
             return False
         if self.number not in (None, request.number):
@@ -94,6 +97,7 @@ class FaultProxy:
         number: int | None = None,
         times: int = 1,
         skip: int = 0,
+        after: str = "",
     ) -> None:
         """Let the next `times` matching requests suffer, after `skip` that do not.
 
@@ -104,8 +108,9 @@ class FaultProxy:
             number: The part's number; any if None.
             times: How many requests.
             skip: How many matching requests are let through first.
+            after: An operation that must have been answered before.
         """
-        self._rules.append(Rule(op, fault, key, number, times, skip))
+        self._rules.append(Rule(op, fault, key, number, times, skip, after))
 
     def heal(self) -> None:
         """Forget all faults that have not come to pass."""
@@ -195,8 +200,9 @@ class FaultProxy:
         return exchange.keep
 
     def _fault_for(self, request: Request) -> Fault | None:
+        answered = {one.op for one in self.seen}
         for rule in self._rules:
-            if rule.matches(request):
+            if rule.matches(request, answered):
                 return rule.fault
         return self.choose(request)
 
@@ -204,11 +210,20 @@ class FaultProxy:
 # -- what can happen to a request
 
 
-def refused(status: int, code: str, **headers: str) -> Fault:
-    """Answer an S3 error; the server hears nothing. A status of 200 is an error inside a 200."""
+def refused(status: int, code: str, *, done: bool = False, **headers: str) -> Fault:
+    """Answer an S3 error. A status of 200 is an error inside a 200.
+
+    Args:
+        status: The HTTP status.
+        code: The error code.
+        done: Whether the server does it all the same; else it hears nothing.
+        headers: Further headers, `_` for `-`.
+    """
 
     async def refused_(exchange: Exchange) -> None:
-        await exchange.request_body()
+        body = await exchange.request_body()
+        if done:
+            await exchange.ask(body)
         await exchange.client.send(_error(exchange.request, status, code, headers))
 
     return refused_
@@ -264,10 +279,16 @@ def cut_answer(after: int, *, reset: bool = False) -> Fault:
     return cut_answer_
 
 
-def hang() -> Fault:
-    """Never answer; the server hears nothing. It ends when the client gives up."""
+def hang(*, heard: bool = False) -> Fault:
+    """Never answer; the server hears nothing. It ends when the client gives up.
+
+    Args:
+        heard: Whether the whole request is taken first; else not even its body is asked for.
+    """
 
     async def hang_(exchange: Exchange) -> None:
+        if heard:
+            await exchange.request_body()
         await exchange.client.gone()
         exchange.keep = False
 

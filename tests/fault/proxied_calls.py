@@ -13,14 +13,16 @@ import numpy as np
 from fault_proxy import FaultProxy
 
 from recorder import Recorder, RecordingResult, Session, Settings, State, VirtualClock
-from recorder.events import Event
+from recorder.events import Event, UploadFailed
+from uploader.errors import BotRecorderError
 from uploader.s3 import S3Store
+from uploader.store import Store
 
 RATE = 192_000
 FRAME = RATE // 50
 SECONDS = 16
 VOICE = np.random.default_rng(5).integers(-9000, 9000, SECONDS * RATE, dtype=np.int16)
-"""Stereo, it is three parts of 5 MiB at most; the second is whole after 13.7 s."""
+"""Stereo, it is three parts of 5 MiB at most; the second is whole after 13.7 s, in mid-call."""
 
 
 @dataclass
@@ -33,14 +35,15 @@ class Server:
     secret_key: str | None = "testing"  # noqa: S105 - of a server for tests
     prefix: str = field(default_factory=lambda: f"proxied-{uuid.uuid4().hex}")
 
-    def store(self) -> S3Store:
-        """Return a store past the proxy, not opened."""
+    def store(self, url: str | None = None, **options: Any) -> S3Store:
+        """Return a store, not opened: past the proxy, unless its URL is given."""
         return S3Store(
             self.bucket,
             self.prefix,
-            endpoint_url=self.url,
+            endpoint_url=url or self.url,
             access_key=self.access_key or "testing",
             secret_key=self.secret_key or "testing",
+            **options,
         )
 
 
@@ -63,7 +66,7 @@ class Calls:
             "spool_dir": self.spool,
             "sample_rate": RATE,
             "part_bytes": "5MiB",
-            "chunk_seconds": 2,
+            "chunk_seconds": 3.5,
             "hold_back_seconds": 0.2,
             "retry_base_seconds": 0.01,
             "retry_max_wait_seconds": 0.1,
@@ -76,24 +79,32 @@ class Calls:
         *,
         during: Callable[[Session, int], Awaitable[None]] | None = None,
         seconds: int = SECONDS,
+        step: int = 4,
+        store: Store | None = None,
         **changes: Any,
     ) -> RecordingResult:
         """Record a call to its end.
 
         Args:
-            during: Awaited after each two seconds, with how many seconds there are.
+            during: Awaited after each `step`, with how many seconds there are.
             seconds: How long the call is.
+            step: After how many seconds all that is sealed is waited for.
+            store: Where it goes, instead of the settings' store.
             changes: To the settings.
         """
-        clock = VirtualClock()
-        async with Recorder(self.settings(**changes), clock=clock) as recorder:
+        clock, settings = VirtualClock(), self.settings(**changes)
+        async with Recorder(settings, clock=clock, store=store) as recorder:
             call = await recorder.start("call", on_event=self.events.append)
-            for second in range(0, seconds, 2):
-                speak(call, clock, second, second + 2)
+            for second in range(0, seconds, step):
+                speak(call, clock, second, second + step)
                 await call.flush()
                 if during is not None:
-                    await during(call, second + 2)
+                    await during(call, second + step)
             return await call.stop()
+
+    def failures(self) -> list[BotRecorderError]:
+        """Return the errors that the user was told of."""
+        return [event.error for event in self.events if isinstance(event, UploadFailed)]
 
     async def check(self, result: RecordingResult, seconds: int = SECONDS) -> None:
         """Assert that the call is in the bucket bit by bit, with its manifest, and nothing else."""

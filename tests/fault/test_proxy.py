@@ -191,6 +191,15 @@ async def test_an_error_is_answered_and_the_server_hears_nothing(
     assert await client.put() == upstream.answer(), "the connection should have been kept"
 
 
+async def test_an_error_is_answered_to_what_the_server_has_done(
+    proxy: FaultProxy, upstream: Upstream, client: Client
+) -> None:
+    proxy.fault("*", refused(500, "InternalError", done=True))
+    assert (await client.put()).startswith(b"HTTP/1.1 500 ")
+    assert upstream.bodies == [BODY]
+    assert proxy.seen[0].statuses == (200,)
+
+
 async def test_the_answer_to_a_head_has_no_body(proxy: FaultProxy, client: Client) -> None:
     proxy.fault("head", refused(404, "NoSuchKey"))
     client.writer.write(b"HEAD /calls/a HTTP/1.1\r\nHost: x\r\n\r\n")
@@ -246,10 +255,11 @@ async def test_an_answer_that_is_cut_off_by_a_reset(
         await client.reader.readexactly(len(upstream.answer()))
 
 
+@pytest.mark.parametrize("heard", [False, True])
 async def test_a_request_that_hangs_ends_with_the_client(
-    proxy: FaultProxy, upstream: Upstream, client: Client
+    proxy: FaultProxy, upstream: Upstream, client: Client, heard: bool
 ) -> None:
-    proxy.fault("*", hang())
+    proxy.fault("*", hang(heard=heard))
     with pytest.raises(TimeoutError):
         await asyncio.wait_for(client.put(), 0.05)
     assert not proxy.seen
@@ -298,6 +308,14 @@ async def test_a_request_that_comes_twice(
     assert proxy.seen[0].statuses == (200, 200)
 
 
+async def test_only_a_request_that_is_heard_is_told_to_send_its_body(
+    proxy: FaultProxy, client: Client
+) -> None:
+    proxy.fault("*", hang(heard=True))
+    client.writer.write(PUT + b"1\r\nExpect: 100-continue\r\n\r\n")
+    assert await client.reader.readuntil(b"\r\n\r\n") == b"HTTP/1.1 100 Continue\r\n\r\n"
+
+
 async def test_refused_connections_and_the_same_port_again(
     proxy: FaultProxy, upstream: Upstream, client: Client
 ) -> None:
@@ -322,12 +340,16 @@ async def test_rules_count_and_choose(proxy: FaultProxy, client: Client) -> None
     proxy.fault("upload_part", error, key="folder/a", number=7, skip=1, times=2)
     statuses = [(await client.put(b"x"))[9:12] for _ in range(4)]
     assert statuses == [b"200", b"500", b"500", b"200"]
-    assert proxy.pending == 3
+    assert proxy.pending == 3, "of another operation, number and key"
+    proxy.fault("upload_part", error, after="upload_part")
+    assert (await client.put(b"x"))[9:12] == b"500"
+    proxy.fault("upload_part", error, after="delete")
+    assert (await client.put(b"x"))[9:12] == b"200"
     proxy.choose = lambda request: error if request.number == 7 else None
     assert (await client.put(b"x"))[9:12] == b"500"
     proxy.heal()
     assert (proxy.pending, (await client.put(b"x"))[9:12]) == (0, b"200")
-    assert proxy.faults_of("upload_part") == ["refused"] * 3
+    assert proxy.faults_of("upload_part") == ["refused"] * 4
 
 
 async def settled(condition: Callable[[], bool]) -> None:
