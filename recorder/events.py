@@ -61,6 +61,17 @@ class CaptureFailed:
 
 
 @dataclass(frozen=True, slots=True)
+class ChunkDropped:
+    """A sealed chunk was given up to make room for newer audio; it is listed as a gap.
+
+    Only by RECORDER_SPOOL_FULL=drop_oldest, and only what is not in the store.
+    """
+
+    chunk: Chunk
+    error: Exception
+
+
+@dataclass(frozen=True, slots=True)
 class RecordingEnded:
     """The recording is over; told once after `stop`, and again if what was pending completes."""
 
@@ -68,5 +79,11 @@ class RecordingEnded:
 
 
 Event = (
-    ChunkUploaded | PartUploaded | OutputCompleted | UploadFailed | CaptureFailed | RecordingEnded
+    ChunkUploaded
+    | PartUploaded
+    | OutputCompleted
+    | UploadFailed
+    | CaptureFailed
+    | ChunkDropped
+    | RecordingEnded
 )

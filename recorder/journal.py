@@ -10,7 +10,6 @@ the reader works the same beside a living writer and after its death.
 
 from __future__ import annotations
 
-import errno
 import mmap
 import os
 import threading
@@ -31,8 +30,15 @@ from recorder.records import (
 )
 
 SEGMENT_BYTES = 1024 * 1024  # 13 s of a call's two tracks at 16 and 24 kHz
-MARK_BYTES = 1024  # the end of each segment is for marks: a full spool still has room for the stop
+
+# The end of each segment is for marks, and the end of that for what a full spool must still take:
+# that audio is being lost, once for each track there can be, and the stop.
+LAST_BYTES = 24 * 1024
+MARK_BYTES = LAST_BYTES + 8 * 1024
 AUDIO_LIMIT = SEGMENT_BYTES - MARK_BYTES
+MARK_LIMIT = SEGMENT_BYTES - LAST_BYTES
+_LIMITS = dict.fromkeys(Kind, MARK_LIMIT)
+_LIMITS |= {Kind.AUDIO: AUDIO_LIMIT, Kind.LOST: SEGMENT_BYTES, Kind.STOP: SEGMENT_BYTES}
 MAX_PAYLOAD = AUDIO_LIMIT - HEADER_BYTES - 8
 
 
@@ -49,13 +55,13 @@ class _Segment:
         fd = os.open(path, flags | os.O_CLOEXEC, 0o600)
         try:
             if create:
-                try:
-                    os.posix_fallocate(fd, 0, SEGMENT_BYTES)
-                except OSError:
-                    path.unlink()
-                    raise
+                os.posix_fallocate(fd, 0, SEGMENT_BYTES)
             access = mmap.ACCESS_WRITE if create else mmap.ACCESS_READ
             self.map = mmap.mmap(fd, SEGMENT_BYTES, access=access)
+        except OSError:
+            if create:
+                path.unlink()
+            raise
         finally:
             os.close(fd)
         self.view = memoryview(self.map)
@@ -83,6 +89,7 @@ class JournalWriter:
         self._allocating = threading.Lock()
         self._prepared = 0
         self._closed = False
+        self._disk_full = ""
         self.number = 0
         self._current = self._allocate()
         self.number = 1
@@ -116,7 +123,7 @@ class JournalWriter:
         length = len(payload)
         size = (HEADER_BYTES + length + 7) & ~7
         offset = self._offset
-        if offset + size > (AUDIO_LIMIT if kind is Kind.AUDIO else SEGMENT_BYTES):
+        if offset + size > _LIMITS[kind]:
             self._roll()
             offset = 0
         start = offset + HEADER_BYTES
@@ -145,6 +152,7 @@ class JournalWriter:
         """
         with self._allocating:
             if self._spare is None and not self._closed:
+                self._disk_full = ""
                 self._spare = self._allocate()
 
     @property
@@ -172,7 +180,7 @@ class JournalWriter:
         if following is None:
             # Faster than it could be prepared: allocate here, or wait for who is just doing so.
             with self._allocating:
-                following = self._spare or self._allocate()
+                following = self._spare or self._allocate_now()
         self._spare = None
         if self._offset + HEADER_BYTES <= SEGMENT_BYTES:
             COMMIT.pack_into(self._view, self._offset + COMMIT_OFFSET, END_OF_SEGMENT)
@@ -180,18 +188,22 @@ class JournalWriter:
         self._current, self._view, self._offset = following, following.view, 0
         self.number += 1
 
+    def _allocate_now(self) -> _Segment:
+        """Allocate on the frame path: a disk that has refused is asked again by `prepare` only."""
+        if self._disk_full:
+            raise SpoolFull(self._disk_full)
+        return self._allocate()
+
     def _allocate(self) -> _Segment:
-        self._quota.take(SEGMENT_BYTES)
+        path = segment_path(self._folder, self._prepared + 1)
         try:
-            segment = _Segment(segment_path(self._folder, self._prepared + 1), create=True)
-        except OSError as error:
-            self._quota.give(SEGMENT_BYTES)
-            if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-                raise SpoolFull(
-                    f"no room for {SEGMENT_BYTES} bytes in spool {self._folder}: {error.strerror}",
-                    hint="free disk space, or set RECORDER_SPOOL_DIR to a larger disk",
-                ) from error
-            raise SpoolFull(f"cannot write to spool {self._folder}: {error.strerror}") from error
+            segment = self._quota.allocate(
+                SEGMENT_BYTES, lambda: _Segment(path, create=True), self._folder
+            )
+        except SpoolFull as error:
+            if isinstance(error.__cause__, OSError):
+                self._disk_full = str(error)
+            raise
         self._prepared += 1
         return segment
 

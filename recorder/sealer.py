@@ -6,22 +6,24 @@ A chunk is all tracks as channels of one WAV file, exactly the object it becomes
 from __future__ import annotations
 
 import copy
-import errno
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
+from loguru import logger
 
 from recorder.chunks import Chunk
 from recorder.containers import container
 from recorder.journal import JournalReader
 from recorder.plan import Plan
-from recorder.quota import SpoolFull, SpoolQuota
+from recorder.quota import NO_ROOM, SpoolQuota
 from recorder.records import HEADER_BYTES, NO_TRACK, Kind, Record
 from recorder.render import Renderer, Samples
+from recorder.reserve import Reserve
 from recorder.spool import Spool
 from recorder.timeline import NS, Timeline
 from uploader.checksum import crc64nvme
@@ -29,6 +31,13 @@ from uploader.errors import BotRecorderError
 
 _WITH_JSON = frozenset((Kind.TRACK, Kind.TURN_END, Kind.LOST, Kind.STOP))
 CHECKPOINT = "checkpoint.json"
+RESERVE = "reserve"
+CHECKPOINT_BYTES = 64 * 1024
+"""What the reserve has beyond a chunk: it is free again when the checkpoint is written."""
+
+LIKELY_TRACKS = 2
+"""How many tracks room is set aside for before any is known."""
+
 WAV = container("wav")  # chunks stay lossless and playable whatever the outputs' container
 
 
@@ -51,6 +60,17 @@ class Sealer:
         self._reader = JournalReader(spool.journal)
         self._renderer = Renderer(self.timeline, self._reader.view)
         self._last_written_ns = 0
+        self._reserve = Reserve(spool.path / RESERVE, quota)
+        self._drop = True
+        self._unnoted = False
+        self._log = logger.bind(recording_id=plan.recording_id)
+
+    def set_room_aside(self) -> None:
+        """See to it that the next chunk can be sealed when the disk is full; if there is room."""
+        tracks = max(LIKELY_TRACKS, len(self.timeline.tracks))
+        size = len(WAV.header(0, self.timeline.sample_rate, tracks))
+        size += self._chunk_samples * tracks * 2
+        self._reserve.try_to_grow(size + CHECKPOINT_BYTES)
 
     def restore(self) -> None:
         """Go on where an earlier process stopped, from its last checkpoint.
@@ -59,6 +79,7 @@ class Sealer:
             BotRecorderError: The checkpoint is damaged.
             OSError: It cannot be read.
         """
+        self._drop = False  # what is older than this process is no reason to lose what is newer
         state = self._spool.read_json(CHECKPOINT)
         if state is None:
             return
@@ -132,7 +153,7 @@ class Sealer:
         self._take_in()
         for record, payload in rest:
             self.timeline.feed(record, payload)
-        self.timeline.advance(now_ns, final=final)
+        self._advance(now_ns, final=final)
         new: list[Chunk] = []
         try:
             while (end := self._next_end()) is not None:
@@ -140,8 +161,12 @@ class Sealer:
                 self.sealed.append(chunk)
                 new.append(chunk)
         finally:
-            if new:
+            if new or self._unnoted:
                 self._forget()
+        if self.finished:
+            self._reserve.drop()
+        elif new:
+            self.set_room_aside()
         return new
 
     def preview(self, start: int, end: int, now_ns: int) -> tuple[Samples, tuple[str, ...]]:
@@ -158,7 +183,7 @@ class Sealer:
             Shape (tracks, samples), and the tracks' names.
         """
         self._take_in()
-        self.timeline.advance(now_ns)
+        self._advance(now_ns)
         timeline, renderer = self.timeline, self._renderer
         if not renderer.ready(end):
             timeline = copy.deepcopy(timeline)
@@ -174,7 +199,15 @@ class Sealer:
         for record in self._reader.read():
             payload = self._payload(record) if record.kind in _WITH_JSON else None
             self.timeline.feed(record, payload)
-            self._last_written_ns = record.written_ns
+            self._last_written_ns = max(self._last_written_ns, record.written_ns)
+
+    def _advance(self, now_ns: int, *, final: bool = False) -> None:
+        self.timeline.advance(now_ns, final=final)
+        # A gap that was noted when it began is one with what was noted when it ended.
+        lost = self.timeline.lost
+        ended = {(gap.track, gap.start) for gap in lost if gap.end is not None}
+        for gap in [gap for gap in lost if gap.end is None and (gap.track, gap.start) in ended]:
+            lost.remove(gap)
 
     def _payload(self, record: Record) -> object:
         view = self._reader.view(record.segment)
@@ -196,53 +229,56 @@ class Sealer:
         body = np.ascontiguousarray(planes.T)
         size = len(header) + body.nbytes
         number = len(self.sealed) + 1
-        self._quota.take(size)
-        try:
-            self._write(self.chunk_path(number), header, body.data.cast("B"))
-        except BaseException:
-            self._quota.give(size)
-            raise
+
+        def write(file: BinaryIO) -> None:
+            file.write(header)
+            file.write(body.data.cast("B"))
+
+        self._reserve.grow(size, drop=self._drop)
+        self._reserve.become(self.chunk_path(number), size, write)
         names = tuple(state.name for state in self.timeline.tracks)
         checksum = crc64nvme(body.data.cast("B"), crc64nvme(header))
         return Chunk(number, start, samples, names, size, checksum)
-
-    def _write(self, path: Path, header: bytes, body: memoryview) -> None:
-        temporary = path.with_suffix(".new")
-        try:
-            with temporary.open("wb") as file:
-                os.posix_fallocate(file.fileno(), 0, len(header) + len(body))
-                file.write(header)
-                file.write(body)
-            temporary.replace(path)
-        except OSError as error:
-            temporary.unlink(missing_ok=True)
-            if error.errno in (errno.ENOSPC, errno.EDQUOT):
-                raise SpoolFull(
-                    f"no room for chunk {path.name} in spool {self._spool.path}",
-                    hint="free disk space, or set RECORDER_SPOOL_DIR to a larger disk",
-                ) from error
-            raise
 
     def _forget(self) -> None:
         position = self.sealed_samples
         self.timeline.forget_before(position, self._renderer.needed_input(position))
         self._renderer.forget()
-        self._checkpoint()
-        oldest = self.timeline.oldest_segment(self._reader.segment)
-        self._reader.drop_before(oldest, self._quota)
+        if self._checkpoint():
+            oldest = self.timeline.oldest_segment(self._reader.segment)
+            self._reader.drop_before(oldest, self._quota)
 
-    def _checkpoint(self) -> None:
-        """Note what a restart cannot read from the journal any more: it is about to shrink."""
+    def _checkpoint(self) -> bool:
+        """Note what a restart cannot read from the journal once it shrinks; return whether it may.
+
+        Where that cannot be written, the journal stays as it is, and the next look tries again.
+        """
         timeline = self.timeline
-        self._spool.write_json(
-            CHECKPOINT,
-            {
-                "version": 1,
-                "sealed": [asdict(chunk) for chunk in self.sealed],
-                "timeline": timeline.state(),
-                "journal": self._undecided(),
-            },
-        )
+        document = {
+            "version": 1,
+            # Before the gaps: a chunk that is lost by now has its gap among them.
+            "sealed": [asdict(chunk) for chunk in self.sealed],
+            "timeline": timeline.state(),
+            "journal": self._undecided(),
+        }
+        write = partial(self._spool.write_json, CHECKPOINT, document)
+        try:
+            try:
+                write()
+            except OSError as error:
+                room = error.errno in NO_ROOM and self._quota.make_room(
+                    CHECKPOINT_BYTES, drop=self._drop
+                )
+                if not room:
+                    raise
+                write()
+        except OSError as error:
+            if not self._unnoted:
+                self._log.error("the journal stays as it is: no checkpoint: {}", error)
+            self._unnoted = True
+            return False
+        self._unnoted = False
+        return True
 
     def _undecided(self) -> dict[str, int]:
         """Return where reading begins again: at the oldest record not decided on."""

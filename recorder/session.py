@@ -36,6 +36,10 @@ CATCH_UP_SECONDS = 1.0
 """How long frames from before the start may be handed over in their places after it."""
 
 
+MAX_REASON = 200
+"""Characters of a gap's reason that are kept: each track's must fit where only marks still do."""
+
+
 class InvalidFrame(BotRecorderError, ValueError):
     """A frame that cannot be audio: odd bytes, an impossible rate, a time of another clock."""
 
@@ -214,40 +218,35 @@ class Session:
             at_ns = written if at_ns is None else at_ns
             if not length:
                 return
+            width, left = 2 * num_channels, length
             try:
                 index = self._tracks.get(track)
                 if index is None:
                     index = self._declare(speaking_as(track), written)
                 if self._lost:
                     self._tell_lost(track, min(length, MAX_PAYLOAD))
-                if length <= MAX_PAYLOAD:
+                for piece in _pieces(data, width):
+                    behind = left - len(piece)
+                    piece_at = at_ns - behind // width * NS // sample_rate
                     self._journal.append(
-                        Kind.AUDIO, index, at_ns, written, data, sample_rate, num_channels
+                        Kind.AUDIO, index, piece_at, written, piece, sample_rate, num_channels
                     )
-                else:
-                    self._write_long(index, at_ns, written, data, sample_rate, num_channels)
+                    left = behind
                 self.frames += 1
             except SpoolFull as error:
-                frame_ns = length // (2 * num_channels) * NS // sample_rate
-                self._refuse(track, at_ns - frame_ns, written, error)
-
-    def _write_long(
-        self, index: int, at_ns: int, written: int, data: Any, rate: int, channels: int
-    ) -> None:
-        """Write a frame larger than a record in pieces; each arrived when its last sample did."""
-        width = 2 * channels
-        step = MAX_PAYLOAD - MAX_PAYLOAD % width
-        for start in range(0, len(data), step):
-            piece = data[start : start + step]
-            behind = (len(data) - start - len(piece)) // width
-            piece_at = at_ns - behind * NS // rate
-            self._journal.append(Kind.AUDIO, index, piece_at, written, piece, rate, channels)
+                start = at_ns - left // width * NS // sample_rate
+                self._refuse(track, start, written, error)
 
     def _refuse(self, track: str, start_ns: int, written: int, error: SpoolFull) -> None:
         self.refused += 1
         lost = self._lost.get(track)
         if lost is None:
             self._lost[track] = lost = _Lost(start_ns, str(error))
+            # At once: whoever finds the journal of a dead process must find the gap. Its end is
+            # noted when there is room again, or at the recording's.
+            body = lost.payload(track, open_end=True)
+            with contextlib.suppress(SpoolFull):  # noted at its end, then
+                self._journal.append(Kind.LOST, NO_TRACK, start_ns, written, body)
             self._log.error("audio of track {} is being lost: {}", track, error)
             self._report(events.CaptureFailed(track, error))
         lost.frames += 1
@@ -258,7 +257,7 @@ class Session:
         if lost is not None:
             # Marks fit where audio does not: the gap ends only when there is room for audio.
             self._journal.make_room(length)
-            body = json.dumps(lost.payload(track)).encode()
+            body = lost.payload(track)
             self._journal.append(Kind.LOST, NO_TRACK, lost.start, lost.until, body)
             del self._lost[track]
 
@@ -345,19 +344,18 @@ class Session:
             self._ended = True
             written = self._written_now(None if at is None else int((at - self.zero) * NS))
             rest: list[tuple[Record, object]] = []
-            marks: list[tuple[Kind, int, int, dict[str, Any]]] = [
+            marks = [
                 (Kind.LOST, lost.start, lost.until, lost.payload(track))
                 for track, lost in self._lost.items()
             ]
-            stop = {"discard_unheard": discard_unheard}
+            stop = json.dumps({"discard_unheard": discard_unheard}).encode()
             marks.append((Kind.STOP, written, written, stop))
-            for kind, at_ns, written_ns, payload in marks:
+            for kind, at_ns, written_ns, body in marks:
                 try:
-                    body = json.dumps(payload).encode()
                     self._journal.append(kind, NO_TRACK, at_ns, written_ns, body)
                 except SpoolFull:
                     record = Record(kind, NO_TRACK, at_ns, written_ns, 0, 0, 0, 0, 0)
-                    rest.append((record, payload))
+                    rest.append((record, json.loads(body)))
             self._journal.close()
         self._backstage.end(rest)
 
@@ -492,5 +490,17 @@ class _Lost:
     until: int = 0
     frames: int = 0
 
-    def payload(self, track: str) -> dict[str, Any]:
-        return {"track": track, "frames": self.frames, "reason": self.reason}
+    def payload(self, track: str, *, open_end: bool = False) -> bytes:
+        reason = self.reason if len(self.reason) <= MAX_REASON else f"{self.reason[:MAX_REASON]}..."
+        told = {"track": track, "frames": self.frames, "reason": reason}
+        if open_end:
+            told["open"] = True
+        return json.dumps(told).encode()
+
+
+def _pieces(data: bytes | memoryview, width: int) -> Sequence[bytes | memoryview]:
+    """Return what of a frame goes into one record each: all of it, but for the longest."""
+    if len(data) <= MAX_PAYLOAD:
+        return (data,)
+    step = MAX_PAYLOAD - MAX_PAYLOAD % width
+    return [data[start : start + step] for start in range(0, len(data), step)]

@@ -201,6 +201,14 @@ class Settings(BaseSettings):
         16 * MIB,
         1024 * TIB,
     )
+    spool_full: Annotated[
+        values.SpoolPolicy, BeforeValidator(partial(values.one_of, values.SPOOL_POLICIES))
+    ] = setting(
+        "What is lost while the spool is full: audio that comes, or the oldest that is not in the "
+        "bucket",
+        " or ".join(values.SPOOL_POLICIES),
+        "stop",
+    )
     keep_chunks: bool = setting(
         "Keep the chunks in the bucket after the outputs are complete", "true or false", False
     )

@@ -21,6 +21,9 @@ KIB, MIB, GIB, TIB = 1024, 1024**2, 1024**3, 1024**4
 OutputName = Literal["mono", "stereo", "tracks", "turns"]
 OUTPUT_NAMES: tuple[OutputName, ...] = get_args(OutputName)
 
+SpoolPolicy = Literal["stop", "drop_oldest"]
+SPOOL_POLICIES: tuple[SpoolPolicy, ...] = get_args(SpoolPolicy)
+
 OUTPUTS_RULE = f"one or more of {', '.join(OUTPUT_NAMES)}, separated by commas, each once"
 PAIRS_RULE = "name=value pairs separated by commas, or a JSON object of strings"
 ENDPOINT_RULE = "http:// or https:// and a host, without a user, query or fragment"

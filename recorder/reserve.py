@@ -1,0 +1,97 @@
+"""Room for one chunk, set aside: so that a chunk can be sealed, sent and freed on a full disk.
+
+Sealing needs room for a chunk's file before the journal that holds its audio can go. The reserve is
+a file of a chunk's size, allocated ahead of need; it becomes the chunk's.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import BinaryIO
+
+from recorder.quota import SpoolFull, SpoolQuota
+
+
+class Reserve:
+    """One recording's. Thread-safe.
+
+    Args:
+        path: Its file, which an earlier process may have left.
+        quota: Counts its bytes.
+    """
+
+    def __init__(self, path: Path, quota: SpoolQuota) -> None:
+        self._path = path
+        self._quota = quota
+        self._lock = threading.Lock()
+        try:
+            self._size = path.stat().st_size
+        except FileNotFoundError:
+            self._size = 0
+
+    @property
+    def size(self) -> int:
+        """Bytes set aside."""
+        return self._size
+
+    def grow(self, size: int, *, drop: bool) -> None:
+        """See to it that `size` bytes are set aside.
+
+        Args:
+            size: Bytes.
+            drop: Whether audio may be given up for them, if the quota's policy is that.
+
+        Raises:
+            SpoolFull: There is no room; what was set aside still is.
+        """
+        with self._lock:
+            if self._size < size:
+                more = size - self._size
+                self._quota.allocate(more, lambda: self._allocate(size), self._path, drop=drop)
+                self._size = size
+
+    def try_to_grow(self, size: int) -> None:
+        """Do the same if there is room; if not, do without."""
+        with contextlib.suppress(SpoolFull):
+            self.grow(size, drop=False)
+
+    def become(self, path: Path, size: int, write: Callable[[BinaryIO], None]) -> None:
+        """Make it the file `path` of `size` bytes, which must have been set aside.
+
+        Raises:
+            OSError: It could not be written; it is set aside as before.
+        """
+        with self._lock:
+            try:
+                with self._path.open("r+b") as file:
+                    write(file)
+                    file.truncate(size)
+            except FileNotFoundError:  # taken away: the next try allocates it anew
+                self._quota.give(self._size)
+                self._size = 0
+                raise
+            before = path.stat().st_size if path.exists() else 0
+            self._path.replace(path)
+            self._quota.give(self._size - size + before)
+            self._size = 0
+
+    def drop(self) -> None:
+        """Give it up: no chunk will follow."""
+        with self._lock:
+            self._path.unlink(missing_ok=True)
+            self._quota.give(self._size)
+            self._size = 0
+
+    def _allocate(self, size: int) -> None:
+        fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            os.posix_fallocate(fd, 0, size)
+        except OSError:
+            os.ftruncate(fd, self._size)
+            raise
+        finally:
+            os.close(fd)
