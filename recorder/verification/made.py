@@ -93,11 +93,11 @@ def _read_clip(reading: Reading, turn: Document, number: int, end: int) -> None:
     claims, what, key = reading.claims, f"turn {number}, ", turn.text("key")
     first = turn.count("first_sample") if "first_sample" in turn.values else None
     spec = turn_output(number, turn.text("track"), first or 0, claims.container)
+    claims.named.add(claims.folder + spec.file)
     if not key:
         needed = claims.final and turn.values.get("end") is not None
         reading.holds(not needed, f"{what}key", claims.folder + spec.file, "none")
         return
-    claims.named.add(claims.folder + spec.file)
     if not reading.equal(f"{what}key", claims.folder + spec.file, key):
         return
     state = turn.text("state") or "completed"

@@ -161,6 +161,8 @@ class Rendering:
         spec, samples = target.spec, target.samples
         if spec is None or samples is None:
             return None
+        if 2 * spec.channels * samples > (target.bytes or 0):
+            return None  # a contradiction, told before; the object is as long as it says
         if spec.layout == "track" and spec.track not in self._claims.tracks:
             return None
         return Rendition(spec, target.first_sample, target.first_sample + samples)
