@@ -10,6 +10,7 @@ import typer
 from recorder.cli.demo import demo
 from recorder.cli.ls import ls
 from recorder.cli.record import record
+from recorder.cli.recover import RecoverCommand, recover
 from recorder.cli.settings import settings
 from recorder.cli.show import show
 from recorder.cli.verify import verify
@@ -21,8 +22,8 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
-for command in (record, ls, show, verify, demo, settings):
-    app.command()(command)
+for command in (record, ls, show, verify, recover, demo, settings):
+    app.command(cls=RecoverCommand if command is recover else None)(command)
 
 
 def _print_version(wanted: bool) -> None:

@@ -9,6 +9,7 @@ import typer
 
 from recorder.catalog import Catalog, Page, Recording
 from recorder.cli import options, output, runtime
+from recorder.cli.show import leftovers
 from recorder.stores import make_store
 
 DEFAULT_LIMIT = 50
@@ -52,6 +53,9 @@ def _plain(recording: Recording) -> dict[str, Any]:
         "outputs": len(manifest.items("outputs")),
         "output_bytes": recording.output_bytes,
         "gaps": len(manifest.items("gaps")),
+        "recovered": len(manifest.items("recovered")),
+        "continuations": len(manifest.items("continuations")),
+        "leftovers": len(leftovers(manifest)),
         "uploads": None if recording.uploads is None else len(recording.uploads),
         "written_at": recording.written.isoformat() if recording.written else None,
         "problem": recording.problem,
@@ -87,12 +91,18 @@ def _print_table(page: Page, location: str) -> None:
 
 
 def _remark(recording: Recording, now: datetime) -> str:
-    """Return what goes on: the last sign of life of a recording, and its uploads."""
+    """Return what else is to be known: its last sign of life, what became of it, its uploads."""
     remarks = []
     if recording.problem:
         remarks.append(recording.problem)
     if recording.state == "recording" and (sign := output.ago(recording.written, now)):
         remarks.append(sign)
+    if recording.manifest.items("recovered"):
+        remarks.append("recovered")
+    if recording.manifest.items("continuations"):
+        remarks.append("late audio")
+    if left := leftovers(recording.manifest):
+        remarks.append(f"{len(left)} left over")
     if recording.uploads:
         remarks.append(output.many(len(recording.uploads), "upload"))
     return "".join(f", {remark}" for remark in remarks)

@@ -83,6 +83,8 @@ def _print(console: Console, details: Details, store: Store) -> None:
     _print_uploads(console, details)
     _print_turns(console, manifest)
     _print_gaps(console, manifest)
+    _print_continuations(console, manifest, folder)
+    _print_leftovers(console, details)
 
 
 def _print_head(console: Console, details: Details, store: Store) -> None:
@@ -109,11 +111,18 @@ def _print_head(console: Console, details: Details, store: Store) -> None:
         ("metadata", _pairs(manifest.pairs("metadata"))),
         ("tags", _pairs(manifest.pairs("tags"))),
         ("manifest", f"{ownership}" + (f", written {written}" if written else "")),
+        ("recovered", Text("\n".join(_taken_over(one) for one in manifest.items("recovered")))),
     ]
     for name, value in rows:
         if value:
             output.add_row(head, (name, value))
     console.print(head)
+
+
+def _taken_over(one: Document) -> str:
+    at = one.time("at")
+    when = f", {output.moment(at)} UTC" if at else ""
+    return f"from the {output.clean(one.text('from')) or '?'}{when}, epoch {one.count('epoch')}"
 
 
 def _pairs(found: dict[str, str]) -> str:
@@ -182,8 +191,10 @@ def _print_chunks(console: Console, details: Details) -> None:
     table = output.table("chunk>", "first sample>", "samples>", "size>", "object")
     for chunk in chunks:
         number = f"{chunk.count('number'):06d}"
-        if number in stored:
-            there: str | Text = "stored"
+        if chunk.flag("lost"):
+            there: str | Text = output.state_text("lost", ", outputs are silent there")
+        elif number in stored:
+            there = "stored"
         else:
             there = "removed, outputs are complete" if done else output.state_text("missing")
         output.add_row(
@@ -258,3 +269,43 @@ def _print_gaps(console: Console, manifest: Document) -> None:
         output.add_row(table, (gap.text("track"), start, end, gap.text("reason")))
     console.print()
     console.print(table)
+
+
+def _print_continuations(console: Console, manifest: Document, folder: str) -> None:
+    """Print what was attached to a recording that another host had finished already."""
+    continuations, rate = manifest.items("continuations"), manifest.count("sample_rate")
+    if not continuations:
+        return
+    table = output.table("late audio in", "first sample>", "samples>", "length>")
+    for one in continuations:
+        samples = one.count("samples")
+        output.add_row(
+            table,
+            (
+                one.text("folder").removeprefix(folder),
+                f"{one.count('first_sample'):,}",
+                f"{samples:,}",
+                output.seconds(samples / rate) if rate > 0 else "",
+            ),
+        )
+    console.print()
+    console.print(table)
+
+
+def leftovers(manifest: Document) -> list[str]:
+    """Return the keys of the objects that should be gone and could not be deleted."""
+    listed = manifest.values.get("leftovers")
+    return [key for key in listed if isinstance(key, str)] if isinstance(listed, list) else []
+
+
+def _print_leftovers(console: Console, details: Details) -> None:
+    """Print which superfluous objects the bucket did not let go."""
+    keys = leftovers(details.recording.manifest)
+    if not keys:
+        return
+    console.print()
+    console.print(f"{output.many(len(keys), 'object')} left over that could not be deleted:")
+    for key in keys:
+        gone = "" if key in details.objects else " (gone by now)"
+        name = key.removeprefix(details.recording.folder)
+        console.print(output.clean(f"  {name}{gone}"), soft_wrap=True)
