@@ -10,6 +10,7 @@ the reader works the same beside a living writer and after its death.
 
 from __future__ import annotations
 
+import contextlib
 import mmap
 import os
 import threading
@@ -275,10 +276,10 @@ class JournalReader:
                 quota.give(SEGMENT_BYTES)
 
     def close(self) -> None:
-        """Unmap all segments."""
-        for segment in self._segments.values():
-            segment.close()
-        self._segments.clear()
+        """Unmap all segments. Idempotent, and from several threads at once."""
+        with contextlib.suppress(KeyError):
+            while True:
+                self._segments.popitem()[1].close()
 
 
 __all__ = ["MAX_PAYLOAD", "SEGMENT_BYTES", "JournalReader", "JournalWriter", "record_size"]
