@@ -14,7 +14,7 @@ from recorder.chunks import Chunk
 from recorder.containers.wav import parse_header
 from recorder.render import Samples
 from uploader.checksum import crc64nvme
-from uploader.errors import BotRecorderError
+from uploader.errors import BotRecorderError, NoSuchObject
 
 T = TypeVar("T")
 
@@ -52,6 +52,7 @@ class ChunkReader:
         path: File of a chunk in the spool.
         fetch: Reads a chunk object from the store.
         in_thread: Runs file work off the event loop.
+        gone: Told of a chunk that is neither in the spool nor in the store: it is silence.
     """
 
     def __init__(
@@ -60,11 +61,13 @@ class ChunkReader:
         path: Callable[[int], Path],
         fetch: Callable[[Chunk], Awaitable[bytes]],
         in_thread: InThread,
+        gone: Callable[[int], None],
     ) -> None:
         self._chunks = chunks
         self._path = path
         self._fetch = fetch
         self.in_thread = in_thread
+        self._gone = gone
 
     async def read(self, start: int, end: int) -> Planes:
         """Return samples [start, end), all of which must be sealed.
@@ -92,7 +95,7 @@ class ChunkReader:
 
     async def _rows(self, chunk: Chunk, begin: int, until: int) -> Samples:
         if chunk.lost:
-            return np.zeros((len(chunk.tracks), until - begin), dtype=np.int16)
+            return _silence(chunk, begin, until)
         path = self._path(chunk.number)
 
         def from_file() -> Samples:
@@ -106,7 +109,13 @@ class ChunkReader:
         try:
             return await self.in_thread(from_file)
         except (FileNotFoundError, NotADirectoryError):
-            body = await self._fetch(chunk)
+            if self._is_lost(chunk):  # by now: the spool was full
+                return _silence(chunk, begin, until)
+            try:
+                body = await self._fetch(chunk)
+            except NoSuchObject:
+                self._gone(chunk.number)
+                return _silence(chunk, begin, until)
             if crc64nvme(body) != chunk.checksum:
                 raise DamagedChunk(
                     f"chunk {chunk.number} in the store is not what was recorded",
@@ -114,6 +123,13 @@ class ChunkReader:
                 ) from None
         raw = np.frombuffer(body, dtype="<i2", offset=parse_header(body[:4096]).data_offset)
         return raw.reshape(-1, len(chunk.tracks))[begin:until].T
+
+    def _is_lost(self, chunk: Chunk) -> bool:
+        return self._chunks[chunk.number - self._chunks[0].number].lost
+
+
+def _silence(chunk: Chunk, begin: int, until: int) -> Samples:
+    return np.zeros((len(chunk.tracks), until - begin), dtype=np.int16)
 
 
 def _first_sample(chunk: Chunk) -> int:

@@ -34,9 +34,11 @@ from recorder.outputs import OutputSpec, mixed_outputs, track_output
 from recorder.plan import Plan
 from recorder.quota import SpoolQuota
 from recorder.result import RecordingResult, State
+from recorder.shelf import ChunkShelf
 from recorder.spool import Spool
 from recorder.turn_clips import TurnClips
-from uploader.errors import BotRecorderError
+from uploader.checksum import crc64nvme
+from uploader.errors import BotRecorderError, NoSuchObject
 from uploader.manifest import LostOwnership, ManifestFile, Stored
 from uploader.probe import Capabilities
 from uploader.upload import Context
@@ -85,11 +87,16 @@ class Delivery:
         self._quota = quota
         self._emit = emit
         self._spool = spool
+        self._log = logger.bind(recording_id=plan.recording_id)
+        self.shelf = ChunkShelf(self.account, quota, emit, self._log)
         self.reader = ChunkReader(
-            contents.sealed, contents.chunk_path, self._fetch_chunk, engine.in_thread
+            contents.sealed,
+            contents.chunk_path,
+            self._fetch_chunk,
+            engine.in_thread,
+            self.shelf.gone,
         )
         self._expected: list[str] = []
-        self._uploaded = 0
         self._pruned = 0
         self._outputs = self.account.outputs
         for spec in mixed_outputs(plan.outputs, plan.container, plan.first_sample):
@@ -106,7 +113,6 @@ class Delivery:
         self._concluded = False
         self._released = asyncio.Event()
         self._error: BotRecorderError | None = None
-        self._log = logger.bind(recording_id=plan.recording_id)
 
     @property
     def plan(self) -> Plan:
@@ -152,8 +158,8 @@ class Delivery:
         if load is not None:
             await load()
         same = _same_chunks(document, self._contents.sealed)
-        self._uploaded = max(same, self._contents.in_store)
-        self.account.noted = self._uploaded
+        self.shelf.sent = max(same, self._contents.in_store)
+        self.account.noted = self.shelf.sent
         self._add_track_outputs()
         by_name = {output.spec.name: output for output in self._outputs}
         for told in document.get("outputs", []):
@@ -168,6 +174,8 @@ class Delivery:
     async def run(self) -> None:
         """Deliver until the recording has stopped and is finished; then clean up."""
         beat = asyncio.ensure_future(self._show_life())
+        if self._spool is not None:
+            self._quota.add(self.shelf)
         try:
             self.wake()  # the uploads begin with the recording
             while not self._stopping:
@@ -182,6 +190,7 @@ class Delivery:
             self._end(result)
             await self._clean_up()
         finally:
+            self._quota.remove(self.shelf)
             beat.cancel()
             self._idle.set()
             self.ended.set()
@@ -267,7 +276,7 @@ class Delivery:
             if state is State.RECORDING and self._concluded:
                 return  # a sign of life that comes late must not take back what was said
             self._concluded = state is not State.RECORDING
-            uploaded = self._uploaded
+            uploaded = self.shelf.sent
             try:
                 await self.manifest.write(self.account.document(state, uploaded))
             except LostOwnership as error:
@@ -288,22 +297,34 @@ class Delivery:
 
     async def _send_chunks(self) -> None:
         sealed = self._contents.sealed
-        while self._uploaded < len(sealed):
-            if not sealed[self._uploaded].lost:
-                await self._send_chunk(sealed[self._uploaded])
-            self._uploaded += 1
+        while self.shelf.sent < len(sealed):
+            async with self._context.budget.reserve(sealed[self.shelf.sent].bytes):
+                with self.shelf.sending() as chunk:
+                    if chunk is not None:
+                        await self._send_chunk(chunk)
 
     async def _send_chunk(self, chunk: Chunk) -> None:
         context, key = self._context, self.plan.chunk_key(chunk.number)
         attributes = self.plan.chunk_attributes(chunk)
-        async with context.budget.reserve(chunk.bytes):
-            path = self._contents.chunk_path(chunk.number)
+        path = self._contents.chunk_path(chunk.number)
+        try:
             body = await self._engine.in_thread(path.read_bytes)
+        except (FileNotFoundError, NotADirectoryError):
+            if not await self._is_stored(chunk):
+                self.shelf.gone(chunk.number)
+        else:
             await context.call(
                 "put_chunk",
                 lambda: context.store.put(key, body, attributes, checksum=chunk.checksum),
             )
-        self._emit(events.ChunkUploaded(chunk, key, context.store.url(key)))
+            self._emit(events.ChunkUploaded(chunk, key, context.store.url(key)))
+
+    async def _is_stored(self, chunk: Chunk) -> bool:
+        """Return whether the store has a chunk that no manifest lists yet, and no file here."""
+        try:
+            return crc64nvme(await self._fetch_chunk(chunk)) == chunk.checksum
+        except NoSuchObject:
+            return False
 
     async def _fetch_chunk(self, chunk: Chunk) -> bytes:
         key = self.plan.chunk_key(chunk.number)
@@ -325,13 +346,13 @@ class Delivery:
             if chunk.end > needed_from:
                 return
             if chunk.first_sample >= keep_before:
-                await self._engine.in_thread(self._drop_file, chunk)
+                await self._engine.in_thread(self.shelf.delete, chunk)
             self._pruned += 1
 
-    def _drop_file(self, chunk: Chunk) -> None:
-        with suppress(FileNotFoundError):
-            self._contents.chunk_path(chunk.number).unlink()
-            self._quota.give(chunk.bytes)
+    async def make_room(self) -> None:
+        """Delete all chunk files that are durable in the store, needed for parts or not."""
+        while self.shelf.oldest_copy() is not None:
+            await self._engine.in_thread(self.shelf.let_copy_go)
 
     def _add_track_outputs(self) -> None:
         if "tracks" not in self.plan.outputs:
@@ -432,7 +453,7 @@ class Delivery:
 
     def _remove_spool(self, spool: Spool) -> None:
         for chunk in self._contents.sealed:
-            self._drop_file(chunk)
+            self.shelf.delete(chunk)
         spool.remove(self._quota)
 
 

@@ -213,6 +213,7 @@ class _Attempt:
                 used = self._depot.quota.used
                 if delivery is not None:
                     await delivery.deliver()
+                    await delivery.make_room()
                 if len(self._sealer.sealed) == sealed and self._depot.quota.used >= used:
                     raise
 

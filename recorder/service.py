@@ -294,7 +294,9 @@ class Recorder:
         )
         self._budget = ByteBudget(settings.inflight_bytes)
         used = await self.engine.in_thread(spool_bytes, settings.spool_dir)
-        self._quota = SpoolQuota(settings.spool_max_bytes, used)
+        self._quota = SpoolQuota(
+            settings.spool_max_bytes, used, drop_oldest=settings.spool_full == "drop_oldest"
+        )
         await self.store.__aenter__()
         self._probed = asyncio.Event()
         self._probing = asyncio.ensure_future(self._probe())
@@ -426,6 +428,7 @@ class Recorder:
             delivery = Delivery(plan, sealer, context, engine, self._quota, plan.token, emit, spool)
             delivery.expect_tracks([track.name for track in tracks])
             delivery.ask = self._known
+            delivery.shelf.droppable = True
             # Before the manifest: a start that finds no room leaves nothing behind in the store.
             journal = await engine.in_thread(JournalWriter, spool.journal, self._quota)
             if not at_once:
@@ -437,7 +440,10 @@ class Recorder:
                 started_at -= timedelta(seconds=zero - began_at)
                 zero = began_at
             delivery.plan = replace(plan, started_at=started_at, started_monotonic=zero)
-            spool.write_json("recording.json", delivery.plan.to_dict())
+            try:
+                spool.write_json("recording.json", delivery.plan.to_dict())
+            except OSError as error:  # what is there is of some moments before: enough to finish it
+                context.log.warning("the recording's exact start is not in its spool: {}", error)
             session = Session(
                 plan.recording_id,
                 journal,
@@ -454,6 +460,7 @@ class Recorder:
             raise
         backstage.begin(session)
         self._sessions.add(backstage)
+        await engine.in_thread(sealer.set_room_aside)
         return session
 
     async def _open_manifest(self, delivery: Delivery, emit: Callable[[Event], None]) -> None:

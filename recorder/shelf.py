@@ -12,9 +12,9 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from recorder.chunks import Chunk, Contents
+from recorder.account import Account
+from recorder.chunks import Chunk
 from recorder.events import ChunkDropped, Event
-from recorder.plan import Plan
 from recorder.quota import SpoolFull, SpoolQuota
 from recorder.timeline import Lost
 
@@ -35,33 +35,27 @@ class ChunkShelf:
     would ever get through.
 
     Args:
-        plan: Of the recording.
-        contents: Its chunks.
+        account: Of the recording: its chunks, and how many of them a manifest lists for sure.
         quota: Gets back the bytes of files.
         emit: Told of what is given up.
         log: Likewise.
 
     Attributes:
         sent: How many chunks, from the first, are in the store, or lost.
-        listed: How many of them a manifest lists that was written for sure: nobody who takes the
-            recording over can miss them.
         droppable: Whether chunks may be given up. Not where it is unknown what the store has.
     """
 
     def __init__(
         self,
-        plan: Plan,
-        contents: Contents,
+        account: Account,
         quota: SpoolQuota,
         emit: Callable[[Event], None],
         log: Logger,
     ) -> None:
         self.sent = 0
-        self.listed = 0
         self.droppable = False
-        self._began = plan.started_at.timestamp()
-        self._sample_rate = plan.sample_rate
-        self._contents = contents
+        self._account = account
+        self._contents = account.contents
         self._quota = quota
         self._emit = emit
         self._log = log
@@ -113,7 +107,7 @@ class ChunkShelf:
 
     def oldest_copy(self) -> float | None:
         """See `recorder.quota.Shelf`."""
-        return self._age(self._copies_from) if self._copies_from < self.listed else None
+        return self._age(self._copies_from) if self._copies_from < self._account.noted else None
 
     def let_copy_go(self) -> int:
         """See `recorder.quota.Shelf`."""
@@ -149,7 +143,7 @@ class ChunkShelf:
     def _unsent(self) -> Iterator[int]:
         """Yield the chunks that may be given up: no manifest lists them, none is on its way."""
         if self.droppable:
-            for index in range(self.listed, len(self._contents.sealed)):
+            for index in range(self._account.noted, len(self._contents.sealed)):
                 if index != self._sending and not (
                     index in self._given_up or self._contents.sealed[index].lost
                 ):
@@ -177,4 +171,5 @@ class ChunkShelf:
         self._emit(ChunkDropped(chunk, error))
 
     def _age(self, index: int) -> float:
-        return self._began + self._contents.sealed[index].first_sample / self._sample_rate
+        plan, chunk = self._account.plan, self._contents.sealed[index]
+        return plan.started_at.timestamp() + chunk.first_sample / plan.sample_rate
