@@ -38,7 +38,7 @@ from recorder.shelf import ChunkShelf
 from recorder.spool import Spool
 from recorder.turn_clips import TurnClips
 from uploader.checksum import crc64nvme
-from uploader.errors import BotRecorderError, NoSuchObject
+from uploader.errors import BotRecorderError, NoSuchObject, TransientError
 from uploader.manifest import LostOwnership, ManifestFile, Stored
 from uploader.probe import Capabilities
 from uploader.upload import Context
@@ -327,8 +327,18 @@ class Delivery:
             return False
 
     async def _fetch_chunk(self, chunk: Chunk) -> bytes:
-        key = self.plan.chunk_key(chunk.number)
-        return await self._context.call("get_chunk", lambda: self._context.store.get(key))
+        key, context = self.plan.chunk_key(chunk.number), self._context
+        try:
+            return await context.call("get_chunk", lambda: context.store.get(key))
+        except NoSuchObject:
+            # Audio is called lost only where two kinds of question are answered alike.
+            if await context.call("list_objects", lambda: self._is_listed(key)):
+                problem = f"{key} is listed, and cannot be read"
+                raise TransientError(problem, op="get_chunk", key=key) from None
+            raise
+
+    async def _is_listed(self, key: str) -> bool:
+        return any([info.key == key async for info in self._context.store.list_objects(key)])
 
     async def _prune(self) -> None:
         """Delete the chunk files that are durable in the store and needed for nothing more.
