@@ -36,6 +36,9 @@ CATCH_UP_SECONDS = 1.0
 """How long frames from before the start may be handed over in their places after it."""
 
 
+MIN_LOST_SECONDS = 0.25
+"""A gap is no shorter: as a pause that may be jitter, it would move what follows, not be silence."""
+
 MAX_REASON = 200
 """Characters of a gap's reason that are kept: each track's must fit where only marks still do."""
 
@@ -224,7 +227,7 @@ class Session:
                 if index is None:
                     index = self._declare(speaking_as(track), written)
                 if self._lost:
-                    self._tell_lost(track, min(length, MAX_PAYLOAD))
+                    self._tell_lost(track, min(length, MAX_PAYLOAD), written)
                 for piece in _pieces(data, width):
                     behind = left - len(piece)
                     piece_at = at_ns - behind // width * NS // sample_rate
@@ -252,9 +255,11 @@ class Session:
         lost.frames += 1
         lost.until = written
 
-    def _tell_lost(self, track: str, length: int) -> None:
+    def _tell_lost(self, track: str, length: int, written: int) -> None:
         lost = self._lost.get(track)
         if lost is not None:
+            if written - lost.start < MIN_LOST_SECONDS * NS:
+                raise SpoolFull(lost.reason)
             # Marks fit where audio does not: the gap ends only when there is room for audio.
             self._journal.make_room(length)
             body = lost.payload(track)
