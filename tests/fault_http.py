@@ -154,22 +154,18 @@ class Exchange:
     """One request of a client, and the means to deal with it.
 
     Attributes:
+        server: Returns the connection to the server that goes with the client's.
+        connect: Opens a connection to the server.
         keep: Whether the client's connection may take a further request.
         statuses: What the server answered, each time it was asked.
     """
 
     request: Request
     client: Connection
+    server: Callable[[], Awaitable[Connection]]
     connect: Callable[[], Awaitable[Connection]]
     keep: bool = True
     statuses: list[int] = field(default_factory=list)
-    _server: Connection | None = None
-
-    async def server(self) -> Connection:
-        """Return the connection to the server, made when it is first needed."""
-        if self._server is None:
-            self._server = await self.connect()
-        return self._server
 
     async def go_ahead(self) -> None:
         """Have the body sent by a client that asks before whether to."""
@@ -183,17 +179,19 @@ class Exchange:
 
     async def ask(self, body: bytes) -> Reply:
         """Send the request with its body to the server, and return the answer."""
-        server = await self.server()
-        await server.send(self.request.head + body)
-        while True:
-            head = await server.head()
-            if not head:
-                raise ConnectionResetError("the server has ended without an answer")
-            reply = Reply(head, b"")
-            if reply.status >= 200:
-                break
-        pieces = [piece async for piece in self._answer_body(server, head)]
-        self.statuses.append(reply.status)
+        server = await self.connect()
+        try:
+            await server.send(self.request.head + body)
+            status, head = 100, b""
+            while status < 200:
+                head = await server.head()
+                if not head:
+                    raise ConnectionResetError("the server has ended without an answer")
+                status = Reply(head, b"").status
+            pieces = [piece async for piece in self._answer_body(server, head)]
+        finally:
+            await server.close()
+        self.statuses.append(status)
         return Reply(head, b"".join(pieces))
 
     async def relay(self, pace: Callable[[int], Awaitable[None]] | None = None) -> None:
@@ -215,7 +213,7 @@ class Exchange:
                 await self.client.send(piece)
                 if pace is not None:
                     await pace(len(piece))
-            self.keep &= sending.done()
+            self.keep &= sending.done() and b"connection: close" not in head.lower()
         finally:
             sending.cancel()
             with contextlib.suppress(asyncio.CancelledError, ConnectionError, EOFError):
@@ -239,7 +237,3 @@ class Exchange:
             return server.body({})
         headers = Request.parse(b"GET / HTTP/1.1\r\n" + head.partition(b"\r\n")[2]).headers
         return server.body(headers, until_end=True)
-
-    async def close(self) -> None:
-        if self._server is not None:
-            await self._server.close()

@@ -175,14 +175,12 @@ class FaultProxy:
         if not head:
             return False
 
-        async def connect() -> Connection:
-            if not upstream:  # a client's connection has one to the server, as long as it lasts
-                upstream.append(
-                    Connection(*await asyncio.open_connection(self._host, self._port, limit=_LIMIT))
-                )
+        async def server() -> Connection:
+            if not upstream:
+                upstream.append(await self._connect())
             return upstream[0]
 
-        exchange = Exchange(Request.parse(head), client, connect)
+        exchange = Exchange(Request.parse(head), client, server, self._connect)
         request = exchange.request
         self.begun.append(request)
         fault = self._fault_for(request)
@@ -198,6 +196,9 @@ class FaultProxy:
             statuses = tuple(exchange.statuses)
             self.seen.append(Seen(request.op, request.key, request.number, name, statuses))
         return exchange.keep
+
+    async def _connect(self) -> Connection:
+        return Connection(*await asyncio.open_connection(self._host, self._port, limit=_LIMIT))
 
     def _fault_for(self, request: Request) -> Fault | None:
         answered = {one.op for one in self.seen}

@@ -208,7 +208,7 @@ class S3Store(Store):
             # A HEAD is answered without a body, so without a code: ask for one byte to learn it.
             await self._get("head", key, "bytes=0-0")
             raise
-        return info_of(key, answer)
+        return _info("head", key, answer)
 
     async def list_objects(self, prefix: str = "") -> AsyncIterator[ObjectInfo]:
         """See `Store.list_objects`."""
@@ -414,7 +414,7 @@ class S3Store(Store):
             answer = await self._client.get_object(**request)
             async with answer["Body"] as stream:
                 data = await stream.read()
-        info = info_of(key, answer)
+        info = _info(op, key, answer)
         if not byte_range and info.checksum not in (None, crc.crc64nvme(data)):
             message = f"{op} {key!r}: other bytes arrived than are stored"
             raise ChecksumError(message, op=op, key=key, code="BadDigest")
@@ -482,6 +482,11 @@ class S3Store(Store):
         """The region the client is set up for; empty before it is made."""
         connection = self._connection
         return self._region or (connection.client.meta.region_name if connection else "")
+
+
+def _info(op: str, key: str, answer: Mapping[str, Any]) -> ObjectInfo:
+    written_etag(op, key, answer)  # or else it is no answer of an S3 server's
+    return info_of(key, answer)
 
 
 _INTERNAL = frozenset({"500", "InternalError", "InternalFailure", "UnknownError"})

@@ -169,7 +169,8 @@ def _by_code(answer: Answer) -> tuple[type[StoreError], str] | None:
     if code in _CHECKSUM:
         return ChecksumError, ""
     if code in _CONFLICT:
-        return Conflict, ""
+        # S3 User Guide, "conditional writes": an upload is to be made anew, all else sent again.
+        return (Conflict if answer.op == "complete_multipart" else TransientError), ""
     if code in ("NoSuchKey", "NoSuchVersion") or (code == "404" and answer.op == "head"):
         return _absent(answer.op), ""
     return _EXACT.get(code)

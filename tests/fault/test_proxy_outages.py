@@ -84,7 +84,11 @@ COMPLETES: dict[str, Callable[[], Fault]] = {
 }
 
 
-@pytest.mark.parametrize("name", COMPLETES)
+ON_BOTH = ["late", "lost", "an error of what is done", "a conflict", "twice"]
+CASES = [("seaweed", name) for name in COMPLETES] + [("moto", name) for name in ON_BOTH]
+
+
+@pytest.mark.parametrize(("server", "name"), CASES, indirect=["server"])
 async def test_a_complete_is_settled_whatever_is_answered(calls: Calls, name: str) -> None:
     calls.proxy.fault("complete_multipart", COMPLETES[name]())
     result = await calls.record(attempt_timeout_seconds=1)

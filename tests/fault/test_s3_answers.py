@@ -71,8 +71,8 @@ CODES = [
     (301, "PermanentRedirect", WrongRegion),
     (400, "IllegalLocationConstraintException", WrongRegion),
     (412, "PreconditionFailed", PreconditionFailed),
-    (409, "ConditionalRequestConflict", Conflict),
-    (409, "OperationAborted", Conflict),
+    (409, "ConditionalRequestConflict", TransientError),
+    (409, "OperationAborted", TransientError),
     (409, "SomethingNew", Conflict),
     (400, "BadDigest", ChecksumError),
     (400, "XAmzContentChecksumMismatch", ChecksumError),
@@ -237,6 +237,16 @@ async def test_an_answer_to_a_put_that_is_none(
 ) -> None:
     error = await server.scripted(lambda: store.put("object", BODY), answer)
     assert type(error) is TransientError
+
+
+async def test_an_answer_to_a_head_or_a_get_that_is_none(
+    server: ScriptedServer, store: S3Store
+) -> None:
+    page = Answer(200, b"<html>Please log in</html>", {"content-type": "text/html"})
+    for look in (lambda: store.head("object"), lambda: store.read("object")):
+        error = await server.scripted(look, page)
+        assert type(error) is TransientError
+        assert error.code == "NoETag"
 
 
 async def test_a_connection_that_breaks(server: ScriptedServer, store: S3Store) -> None:
