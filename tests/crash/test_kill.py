@@ -1,82 +1,88 @@
-"""Real processes, really killed: every frame that was accepted is on disk or in the store."""
+"""Real processes, killed at random instants and recovered: nothing lost, nothing twice, no orphans.
+
+The trials are a program of their own, `crash_trials.py`: it forks, which needs a process with one
+thread. A trial that fails names the command that repeats it.
+"""
 
 from __future__ import annotations
 
-import random
-import signal
-import subprocess
+import asyncio
+import json
+import os
+import shlex
 import sys
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 import pytest
-from recording_child import frame
+from figures import Figures
 
-from recorder.journal import JournalReader
-from recorder.records import Kind
+from recorder.embedded import EmbeddedS3
 
-CHILD = Path(__file__).with_name("recording_child.py")
-FRAME = 160
+PROGRAM = Path(__file__).with_name("crash_trials.py")
 
-
-def accepted_until_killed(folder: Path, frames: int, number: int) -> int:
-    """Let the child accept so many frames, kill it, and return how many it had accepted."""
-    with subprocess.Popen(
-        [sys.executable, str(CHILD), str(folder)], stdout=subprocess.PIPE, text=True
-    ) as child:
-        assert child.stdout is not None
-        accepted = 0
-        for line in child.stdout:
-            accepted = int(line)
-            if accepted >= frames:
-                child.send_signal(number)
-                break
-        rest = child.stdout.read().split()
-        return int(rest[-1]) if rest else accepted
+# Scenarios, and kills of each.
+DEFAULT = {"folder": (50, 4), "seaweed": (4, 3)}
+SOAK = {"folder": (250, 8), "seaweed": (20, 6)}
 
 
-def numbers_in_spool(spool: Path) -> list[int]:
-    reader = JournalReader(spool / "journal", first_segment(spool))
-    found = []
-    for record in reader.read():
-        if record.kind is Kind.AUDIO:
-            view = reader.view(record.segment)
-            assert view is not None
-            payload = bytes(view[record.offset : record.offset + record.length])
-            number = int.from_bytes(payload[:2], "little")
-            assert payload == frame(number - 1), "a frame is there in part"
-            found.append(number)
-    reader.close()
-    return found
+async def trials(folder: Path, mode: str, first: int, size: tuple[int, int], where: Any) -> Figures:
+    """Run the program and return what it found."""
+    scenarios, kills = size
+    arguments = [str(PROGRAM), str(folder), "--mode", mode]
+    if where:
+        arguments += ["--where", json.dumps(where)]
+    seeds = ["--scenarios", f"{first}-{first + scenarios - 1}", "--kills", str(kills)]
+    # One thread is what makes forks harmless, and numpy's own would be some.
+    more = {"PYTHONPATH": os.pathsep.join([*sys.path, str(PROGRAM.parents[1])])}
+    program = await asyncio.create_subprocess_exec(
+        sys.executable,
+        *arguments,
+        *seeds,
+        stdout=asyncio.subprocess.PIPE,
+        env={**os.environ, **more, "OPENBLAS_NUM_THREADS": "1"},
+    )
+    assert program.stdout is not None
+    figures = Figures(f"{mode}, {'S3' if where else 'folder'}", f"{shlex.join(arguments)}")
+    async for line in program.stdout:
+        figures.add(json.loads(line))
+    assert await program.wait() == 0
+    return figures
 
 
-def first_segment(spool: Path) -> int:
-    return min(int(path.stem) for path in (spool / "journal").iterdir())
+@pytest.fixture(params=["folder", "seaweed"])
+def store(request: pytest.FixtureRequest) -> tuple[str, dict[str, Any]]:
+    """The kind of store, and the settings that name it; none for a folder of the trial's own."""
+    if request.param == "folder":
+        return request.param, {}
+    server: EmbeddedS3 = request.getfixturevalue("seaweed")
+    return request.param, {
+        "bucket": f"s3://{server.bucket}",
+        "aws_endpoint_url_s3": server.endpoint_url,
+        "aws_access_key_id": server.access_key,
+        "aws_secret_access_key": server.secret_key,
+        "aws_region": server.region,
+    }
 
 
-def numbers_in_chunks(folder: Path) -> list[int]:
-    """Frame numbers in sealed chunks, wherever they are: both places hold the same bytes."""
-    paths: dict[str, Path] = {}
-    for path in [*folder.glob("spool/killed/chunks/*.wav"), *folder.glob("bucket/*/*/chunks/*")]:
-        if path.name in paths:
-            assert path.read_bytes() == paths[path.name].read_bytes()
-        paths[path.name] = path
-    raw = b"".join(paths[name].read_bytes()[80:] for name in sorted(paths))
-    user = np.frombuffer(raw, dtype="<i2").reshape(-1, 2)[:, 0]
-    return sorted({int(number) for number in user if number})
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("mode", ["spool", "bucket"])
+async def test_killed_at_random_instants_recordings_are_recovered(
+    tmp_path: Path, store: tuple[str, Any], mode: str, all_figures: list[Figures]
+) -> None:
+    kind, where = store
+    figures = await trials(tmp_path / "trials", mode, 1, DEFAULT[kind], where)
+    all_figures.append(figures)
+    figures.check(DEFAULT[kind])
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
-@pytest.mark.parametrize("seed", range(4))
-def test_every_accepted_frame_survives(tmp_path: Path, seed: int, number: int) -> None:
-    frames = random.Random(seed).randint(1, 900)
-    accepted = accepted_until_killed(tmp_path, frames, number)
-    spool = tmp_path / "spool" / "killed"
-    journal = numbers_in_spool(spool)
-    kept = sorted({*journal, *numbers_in_chunks(tmp_path)})
-    # The frame after the last one told of may have been accepted, and the line not written.
-    assert kept[:accepted] == list(range(1, accepted + 1))
-    assert len(kept) <= accepted + 1
-    assert (spool / "recording.json").exists()
-    manifests = list(tmp_path.glob("bucket/dt=*/killed/manifest.json"))
-    assert len(manifests) == 1, "audio was accepted before the manifest was written"
+@pytest.mark.soak
+@pytest.mark.timeout(7200)
+@pytest.mark.parametrize("mode", ["spool", "bucket"])
+async def test_killed_thousands_of_times_recordings_are_recovered(
+    tmp_path: Path, store: tuple[str, Any], mode: str, all_figures: list[Figures]
+) -> None:
+    kind, where = store
+    figures = await trials(tmp_path / "trials", mode, 1001, SOAK[kind], where)
+    all_figures.append(figures)
+    figures.check(SOAK[kind])
