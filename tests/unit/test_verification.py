@@ -20,7 +20,7 @@ from recorder.catalog import NoSuchRecording
 from recorder.names import InvalidName
 from recorder.verification import Report, Step, UnreadableManifest, objects, verify
 from uploader.checksum import crc64nvme, encode
-from uploader.errors import AccessDenied
+from uploader.errors import AccessDenied, NoSuchObject
 from uploader.local import LocalStore
 from uploader.store import MIN_PART_BYTES, ObjectAttributes
 
@@ -710,3 +710,13 @@ async def test_a_store_that_fails_for_a_moment_is_asked_again(record: Record) ->
         store.refuse("get", refusal(AccessDenied, "get"))
         with pytest.raises(AccessDenied):
             await verify(store, "call")
+
+
+async def test_an_object_that_goes_while_it_is_read_is_found(record: Record) -> None:
+    recorded = await record(outputs="stereo")
+    size = recorded.path("audio.wav").stat().st_size
+    async with LocalStore(recorded.bucket) as inner:
+        store = FaultyStore(inner)
+        store.refuse("get", refusal(NoSuchObject, "get"))
+        [finding] = (await verify(store, "call")).findings
+    assert (finding.check, finding.expected, finding.found) == ("bytes read", str(size), "0")
