@@ -62,6 +62,7 @@ class Report:
         """Take note of a recording, and print it."""
         name = one.recording_id
         if one.outcome in _DONE:
+            self._open.pop(name, None)
             self._done[one.outcome] += 1
             self._print(one)
             return
