@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -172,3 +173,69 @@ def test_dropped_segments_are_gone_and_counted(folder: Path) -> None:
     assert [int(path.stem) for path in folder.iterdir()] == [reader.segment]
     assert quota.used == SEGMENT_BYTES
     reader.close()
+
+
+def test_where_marks_no_longer_fit_losses_and_the_stop_still_do(folder: Path) -> None:
+    """An hour of turns while nothing fits must not keep the loss of 64 tracks from being noted."""
+    writer = JournalWriter(folder, SpoolQuota(SEGMENT_BYTES))
+    audio(writer, b"a" * (AUDIO_LIMIT - HEADER_BYTES))
+    marks = 0
+    with suppress(SpoolFull):
+        while True:
+            writer.append(Kind.TURN_END, 0, 0, 0, b'{"interrupted": false}')
+            marks += 1
+    assert marks > 100
+    for _ in range(64):
+        writer.append(Kind.LOST, NO_TRACK, 0, 0, b"l" * 300)
+    writer.append(Kind.STOP, NO_TRACK, 0, 0, b"{}")
+    reader = JournalReader(folder)
+    kinds = [record.kind for record in reader.read()]
+    assert kinds[marks + 1 :] == [Kind.LOST] * 64 + [Kind.STOP]
+    writer.close()
+    reader.close()
+
+
+def test_a_disk_that_is_full_is_not_asked_with_every_frame(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writer = JournalWriter(folder, SpoolQuota(PLENTY))
+    asked = []
+
+    def full(fd: int, offset: int, length: int) -> None:
+        asked.append(length)
+        raise OSError(28, os.strerror(28))
+
+    audio(writer, b"a" * (AUDIO_LIMIT - HEADER_BYTES))
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "posix_fallocate", full)
+        for _ in range(5):
+            with pytest.raises(SpoolFull, match="No space left on device"):
+                audio(writer, b"f" * 640)
+        assert len(asked) == 1
+        with pytest.raises(SpoolFull):
+            writer.prepare()
+        assert len(asked) == 2
+    with pytest.raises(SpoolFull, match="No space left on device"):
+        audio(writer, b"f" * 640)
+    writer.prepare()
+    audio(writer, b"room again")
+    writer.close()
+
+
+def test_a_segment_that_cannot_be_mapped_leaves_nothing(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    quota = SpoolQuota(PLENTY)
+    writer = JournalWriter(folder, quota)
+
+    def no_maps(*args: object, **options: object) -> None:
+        raise OSError(12, os.strerror(12))
+
+    with monkeypatch.context() as patch:
+        patch.setattr("mmap.mmap", no_maps)
+        with pytest.raises(SpoolFull, match="Cannot allocate memory"):
+            writer.prepare()
+    assert len(list(folder.iterdir())) == 1
+    assert quota.used == SEGMENT_BYTES
+    writer.prepare()
+    writer.close()

@@ -127,3 +127,96 @@ def test_a_chunk_says_what_it_is(call: Call) -> None:
     assert call.sealer.chunk_path(1).stat().st_size == first.bytes == 80 + 2 * CHUNK
     assert call.sealer.finished
     call.close()
+
+
+def full_disk(*args: object) -> None:
+    raise OSError(28, "No space left on device")
+
+
+def test_with_room_set_aside_a_chunk_is_sealed_on_a_full_disk(
+    call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    call.speak(0, 5)
+    call.sealer.set_room_aside()
+    with monkeypatch.context() as patch:
+        patch.setattr("os.posix_fallocate", full_disk)
+        with pytest.raises(SpoolFull):
+            call.look(5)
+        assert [chunk.number for chunk in call.sealer.sealed] == [1]
+    assert call.look(5) == [2, 3]
+    assert (call.spool.path / "reserve").exists()
+    call.close()
+
+
+def test_room_is_set_aside_again_after_a_chunk_and_given_back_at_the_end(call: Call) -> None:
+    call.sealer.set_room_aside()
+    call.speak(0, 4)
+    call.look(4)
+    held = call.spool.path / "reserve"
+    assert held.stat().st_size >= 80 + 2 * CHUNK
+    files = [*call.spool.chunks.iterdir(), *call.spool.journal.iterdir(), held]
+    assert call.quota.used == sum(path.stat().st_size for path in files)
+    call.writer.append(Kind.STOP, NO_TRACK, 4 * NS, 4 * NS, b'{"discard_unheard": false}')
+    call.sealer.step(4 * NS, final=True)
+    assert not held.exists()
+    files.remove(held)
+    assert call.quota.used == sum(path.stat().st_size for path in call.spool.path.glob("*/*"))
+    call.close()
+
+
+def test_a_chunk_wider_than_the_room_set_aside_waits_or_gets_more(call: Call) -> None:
+    call.sealer.set_room_aside()
+    for index in range(1, 6):
+        body = json.dumps({"name": f"guest-{index}", "source": "capture"}).encode()
+        call.writer.append(Kind.TRACK, index, 0, 0, body)
+    call.speak(0, 4)
+    room, call.quota.limit = call.quota.limit, call.quota.used
+    held = (call.spool.path / "reserve").stat().st_size
+    with pytest.raises(SpoolFull):
+        call.look(4)
+    assert (call.spool.path / "reserve").stat().st_size == held
+    call.quota.limit = room
+    assert call.look(4) == [1, 2]
+    assert call.sealer.chunk_path(1).stat().st_size == 80 + 2 * CHUNK * 6
+    call.close()
+
+
+def test_without_a_checkpoint_the_journal_stays_and_the_next_look_writes_it(
+    call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    call.speak(0, 60)
+    before = sorted(call.spool.journal.iterdir())
+    assert len(before) > 1
+    with monkeypatch.context() as patch:
+        patch.setattr(call.spool, "write_json", full_disk)
+        assert call.look(40) == list(range(1, 39))
+        assert call.look(40.5) == []
+        assert call.look(41) == [39]
+    assert sorted(call.spool.journal.iterdir()) == before
+    assert call.look(41.1) == []
+    assert len(list(call.spool.journal.iterdir())) < len(before)
+    checkpoint = json.loads((call.spool.path / "checkpoint.json").read_text())
+    assert len(checkpoint["sealed"]) == 39
+    call.close()
+
+
+def lost(call: Call, at: float, until: float, **more: object) -> None:
+    body = {"track": "user", "frames": 1, "reason": "full", **more}
+    call.writer.append(
+        Kind.LOST, NO_TRACK, int(at * NS), int(until * NS), json.dumps(body).encode()
+    )
+
+
+def test_a_gap_noted_at_its_beginning_and_its_end_is_one(call: Call) -> None:
+    call.speak(0, 1)
+    lost(call, 1, 1.02, open=True)
+    call.look(3.5)
+    assert [(gap.start, gap.end) for gap in call.sealer.timeline.lost] == [(RATE, None)]
+    lost(call, 1, 3)
+    call.speak(3, 4)
+    lost(call, 4, 4.02, open=True)
+    call.look(6)
+    call.look(7)
+    gaps = [(gap.start, gap.end) for gap in call.sealer.timeline.lost]
+    assert gaps == [(RATE, 3 * RATE), (4 * RATE, None)]
+    call.close()
