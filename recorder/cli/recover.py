@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import math
 from pathlib import Path
@@ -116,14 +117,18 @@ def recover(
             await recover_watch.check_answer(settings)
             if searches and stale_after != 0:
                 output.print_note(console, _patience(settings, stale_after))
-            async with Recorder(settings, recover=False) as recorder:
-                await recorder.recover(
-                    bucket=searches,
-                    stale_after=stale_after,
-                    dry_run=dry_run,
-                    unfenced=unfenced,
-                    on_recovered=report.take,
-                )
+            try:
+                async with Recorder(settings, recover=False) as recorder:
+                    await recorder.recover(
+                        bucket=searches,
+                        stale_after=stale_after,
+                        dry_run=dry_run,
+                        unfenced=unfenced,
+                        on_recovered=report.take,
+                    )
+            except asyncio.CancelledError:
+                output.print_note(console, "broken off: another run will go on with what is left")
+                raise
         report.sum_up()
         if report.undone:
             output.print_error(console, f"not all is done: {report.undone}; their audio is kept")

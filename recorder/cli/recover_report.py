@@ -84,7 +84,7 @@ class Report:
         if self._as_json:
             return
         counts = self._counts()
-        if not counts:
+        if not counts and not self.watching:
             self._say(f"nothing to recover {' or '.join(self._places)}")
             return
         told = [one for one in Outcome if counts[one] or one in _ALWAYS_TOLD]

@@ -243,11 +243,22 @@ def test_a_watch_tells_only_what_is_new(capsys: pytest.CaptureFixture[str]) -> N
     made.begin_look()
     made.take(ill)
     told = [json.loads(line) for line in printed(capsys)]
+    made.sum_up()
+    assert printed(capsys) == []
     assert [(one["recording_id"], one["reason"]) for one in told] == [
         ("ill", "damaged"),
         ("ill", "worse"),
         ("ill", "damaged"),
     ]
+
+
+def test_a_watch_that_was_ended_in_mid_work_does_not_say_there_was_nothing(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    made = report()
+    made.watching = True
+    made.sum_up()
+    assert printed(capsys) == ["recovered 0, failed 0"]
 
 
 # -- show and ls -----------------------------------------------------------------------------------
