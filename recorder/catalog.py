@@ -58,7 +58,10 @@ class Document:
         value = self.values.get(name)
         if isinstance(value, bool) or not isinstance(value, (int, float)):
             return 0
-        return value if math.isfinite(value) else 0
+        try:
+            return value if math.isfinite(value) else 0
+        except OverflowError:  # a whole number too large for a float
+            return 0
 
     def count(self, name: str) -> int:
         """Return a whole number; 0 if there is none."""

@@ -41,7 +41,7 @@ class Slice:
             if (turn.end or self._end) > start and turn.start < self._end
         ]
         self.timeline.lost = [
-            lost
+            replace(lost, end=None if lost.end is None else min(lost.end, self._end))
             for lost in contents.timeline.lost
             if (lost.end is None or lost.end > start) and lost.start <= self._end
         ]

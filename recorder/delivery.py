@@ -99,7 +99,7 @@ class Delivery:
         self._expected: list[str] = []
         self._pruned = 0
         self._outputs = self.account.outputs
-        for spec in mixed_outputs(plan.outputs, plan.container, plan.first_sample):
+        for spec in mixed_outputs(plan.outputs, plan.container, plan.first_sample, plan.tracks):
             self._outputs.append(self._deliverable(spec))
         self._clips = TurnClips(plan, contents.timeline, self._deliverable)
         self.account.clips = self._clips

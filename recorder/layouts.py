@@ -32,11 +32,18 @@ def mix(planes: Samples) -> Samples:
     return mixed
 
 
-def stereo(planes: Samples, names: Sequence[str]) -> Samples:
+def stereo(planes: Samples, names: Sequence[str], declared: Sequence[str] = (BOT,)) -> Samples:
     """Return two channels, interleaved: shape (samples, 2).
 
     Right is the track called `bot`, left the sum of all others. Without a bot, left is the first
-    track and right the sum of the rest. A side without a track is silent.
+    track and right the sum of the rest. A side without a track is silent. A bot that joins when
+    there are two tracks already, and was not declared, is one of the rest: nobody who is heard on
+    one side moves to the other.
+
+    Args:
+        planes: Shape (tracks, samples).
+        names: The tracks', in the order they joined.
+        declared: The tracks that were known from the beginning.
 
     Raises:
         ValueError: Not one name for each track.
@@ -45,7 +52,7 @@ def stereo(planes: Samples, names: Sequence[str]) -> Samples:
     _check_names(tracks, names)
     frames = np.zeros((samples, 2), np.int16)
     left, right = frames[:, 0], frames[:, 1]
-    if BOT in names:
+    if BOT in names and (BOT in declared or BOT in names[:2]):
         bot = list(names).index(BOT)
         right[:] = planes[bot]
         if bot == tracks - 1:

@@ -31,6 +31,7 @@ class OutputSpec:
         layout: How tracks become channels.
         track: The track, for layout `track`.
         first_sample: Where on the recording's clock it begins.
+        declared: The tracks known from the beginning, for layout `stereo`.
     """
 
     name: str
@@ -38,6 +39,7 @@ class OutputSpec:
     layout: Layout
     track: str = ""
     first_sample: int = 0
+    declared: tuple[str, ...] = ()
 
     @property
     def channels(self) -> int:
@@ -47,14 +49,19 @@ class OutputSpec:
     def render(self, planes: Planes) -> Samples:
         """Return the samples of all tracks laid out, shape (samples, channels)."""
         if self.layout == "stereo":
-            return layouts.stereo(planes.samples, planes.tracks)
+            return layouts.stereo(planes.samples, planes.tracks, self.declared)
         if self.layout == "mono":
             return layouts.mix(planes.samples).reshape(-1, 1)
+        if self.track not in planes.tracks:  # it joined later
+            return np.zeros((planes.samples.shape[1], 1), dtype=np.int16)
         return layouts.track(planes.samples, planes.tracks, self.track).reshape(-1, 1)
 
 
 def mixed_outputs(
-    names: Sequence[str], container: Container, first_sample: int = 0
+    names: Sequence[str],
+    container: Container,
+    first_sample: int = 0,
+    declared: tuple[str, ...] = (),
 ) -> list[OutputSpec]:
     """Return the outputs made of all tracks together; the first is `audio`."""
     layouts_asked: list[Layout] = [layout for layout in ("stereo", "mono") if layout in names]
@@ -62,7 +69,8 @@ def mixed_outputs(
     for index, layout in enumerate(layouts_asked):
         stem = "audio" if index == 0 else layout
         file = f"{stem}.{container.extension}"
-        specs.append(OutputSpec(layout, file, layout, first_sample=first_sample))
+        spec = OutputSpec(layout, file, layout, first_sample=first_sample, declared=declared)
+        specs.append(spec)
     return specs
 
 

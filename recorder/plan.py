@@ -10,7 +10,7 @@ from typing import Any, Self
 
 from recorder.chunks import Chunk
 from recorder.containers import Container, container, container_names
-from recorder.names import check_metadata, check_recording_id, check_tags
+from recorder.names import check_metadata, check_recording_id, check_tags, check_track
 from recorder.outputs import OutputSpec
 from uploader.errors import BotRecorderError
 from uploader.manifest import MANIFEST
@@ -42,6 +42,7 @@ class Plan:
         started_monotonic: The same on the recording process's monotonic clock, seconds.
         location: Where it goes, as a URL, for people and for recovery.
         hold_back_seconds: What its timeline decides by; see `recorder.timeline`.
+        tracks: The tracks known from the beginning.
         token: Random, and the same in the manifest and in the spool: says that they are of one
             recording. It is the owner's token for whoever holds the spool.
         continuation: Name of the folder, below the recording's own, of late audio that was
@@ -64,6 +65,7 @@ class Plan:
     day: str
     started_at: datetime
     hold_back_seconds: float
+    tracks: tuple[str, ...]
     token: str
     started_monotonic: float = 0.0
     continuation: str = ""
@@ -164,6 +166,7 @@ class Plan:
             "tags": dict(self.tags),
             "location": self.location,
             "hold_back_seconds": self.hold_back_seconds,
+            "tracks_declared": list(self.tracks),
             "token": self.token,
             "continuation": self.continuation,
             "first_sample": self.first_sample,
@@ -193,6 +196,7 @@ class Plan:
                 started_at=_time(document, "started_at"),
                 location=_text(document, "location"),
                 hold_back_seconds=float(document["hold_back_seconds"]),
+                tracks=tuple(check_track(name) for name in document["tracks_declared"]),
                 token=_text(document, "token"),
                 started_monotonic=float(document["started_monotonic"]),
                 continuation=_folder_name(_text(document, "continuation")),

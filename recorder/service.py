@@ -272,6 +272,7 @@ class Recorder:
             started_at=now.astimezone(UTC),
             location=str(settings.location),
             hold_back_seconds=settings.hold_back_seconds,
+            tracks=tuple(track.name for track in speakers),
             token=secrets.token_hex(8),
         )
         # A made id cannot be taken: where refusals are no error, or the store has not answered

@@ -150,7 +150,7 @@ class StoredContents:
             [start, end if stop is None else min(stop, end)]
             for start, stop in _pairs(self._document.get("pauses"))
         ]
-        timeline.lost[:] = self._lost()
+        timeline.lost[:] = self._lost(end)
         for chunk in missing:
             reason = f"chunk {chunk.number} is not in the bucket as the manifest lists it"
             for name in chunk.tracks:
@@ -176,12 +176,14 @@ class StoredContents:
                 self._context.log.warning("a turn in the manifest is damaged: left out")
         return turns
 
-    def _lost(self) -> list[Lost]:
+    def _lost(self, end: int) -> list[Lost]:
         lost = []
         for told in self._document.get("gaps", []):
             try:
                 start, until = told["start"], told["end"]
-                lost.append(Lost(str(told["track"]), start, until, 0, str(told["reason"])))
+                until = None if until is None else min(until, end)
+                if start < end:
+                    lost.append(Lost(str(told["track"]), start, until, 0, str(told["reason"])))
             except (KeyError, TypeError):
                 self._context.log.warning("a gap in the manifest is damaged: left out")
         return lost

@@ -349,8 +349,8 @@ class Timeline:
         for state in self.tracks:
             self._close(state)
         for turn in self.turns:
-            if turn.end is None:
-                turn.end = max(turn.start, position)
+            turn.start = min(turn.start, position)
+            turn.end = position if turn.end is None else min(turn.end, position)
         if self.pauses and self.pauses[-1][1] is None:
             self.pauses[-1][1] = position
 

@@ -26,6 +26,7 @@ def make_plan(**changes: Any) -> Plan:
         "day": "2026-01-01",
         "started_at": datetime(2026, 1, 1, tzinfo=UTC),
         "hold_back_seconds": 2.0,
+        "tracks": ("user", "bot"),
         "token": "0123456789abcdef",
         **changes,
     }

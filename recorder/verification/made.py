@@ -31,7 +31,8 @@ def read_outputs(reading: Reading) -> None:
 
 def _asked(reading: Reading) -> dict[str, OutputSpec]:
     claims, asked = reading.claims, texts(reading.manifest, "outputs_asked")
-    specs = mixed_outputs(asked, claims.container)
+    declared = texts(reading.manifest, "tracks_declared")
+    specs = mixed_outputs(asked, claims.container, declared=declared)
     if "tracks" in asked:
         specs += [track_output(name, claims.container) for name in claims.tracks]
     return {spec.name: replace(spec, first_sample=claims.first_sample) for spec in specs}

@@ -297,3 +297,37 @@ async def test_what_is_read_while_recording_is_what_is_recorded(make: Make) -> N
         assert list(settings.spool_dir.iterdir()), "the spool went while samples were held"
         call.release("test")
     assert not list(settings.spool_dir.iterdir())
+
+
+async def test_tracks_that_join_late_are_silent_before_in_whatever_parts_they_are_sent(
+    tmp_path: Path,
+) -> None:
+    clock, rate = VirtualClock(), 192_000
+    settings = Settings(
+        bucket=(tmp_path / "bucket").as_uri(),
+        spool_dir=tmp_path / "spool",
+        chunk_seconds=5,
+        sample_rate=rate,
+        part_bytes=5 * 1024**2,
+        outputs=("tracks", "stereo"),
+    )
+    voice = np.random.default_rng(2).integers(-3000, 3000, (3, 20 * rate), dtype=np.int16)
+    async with Recorder(settings, clock=clock) as recorder:
+        call = await recorder.start("call", tracks=["a", "b"])
+        for second in range(20):
+            clock.advance(1)
+            now = slice(second * rate, (second + 1) * rate)
+            call.write("a", voice[0, now].tobytes(), rate)
+            call.write("b", voice[1, now].tobytes(), rate)
+            if second >= 16:
+                call.write("bot", voice[2, now].tobytes(), rate)
+            await call.flush()
+        result = await call.stop()
+    assert result.state is State.COMPLETED
+    voice[2, : 16 * rate] = 0
+    [folder] = tmp_path.glob("bucket/dt=*/call")
+    bot = np.frombuffer((folder / "bot.wav").read_bytes()[80:], dtype="<i2")
+    np.testing.assert_array_equal(bot, voice[2])
+    stereo = np.frombuffer((folder / "audio.wav").read_bytes()[80:], dtype="<i2").reshape(-1, 2)
+    np.testing.assert_array_equal(stereo[:, 0], voice[0])
+    np.testing.assert_array_equal(stereo[:, 1], voice[1] + voice[2])

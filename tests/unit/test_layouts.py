@@ -138,3 +138,14 @@ def test_downmix_of_no_channels_is_an_error():
         layouts.downmix(np.zeros((4, 0), np.int16))
     with pytest.raises(ValueError, match="channels"):
         layouts.downmix(np.zeros(4, np.int16))
+
+
+def test_a_bot_that_joins_late_moves_nobody_to_the_other_side() -> None:
+    a, b, bot = planes(LOUD, -LOUD, LOUD // 2)
+    before = layouts.stereo(np.stack([a, b]), ("a", "b"), ("a", "b"))
+    after = layouts.stereo(np.stack([a, b, bot * 0]), ("a", "b", "bot"), ("a", "b"))
+    np.testing.assert_array_equal(before, after)
+    declared = layouts.stereo(np.stack([a, b, bot]), ("a", "b", "bot"), ("a", "b", "bot"))
+    np.testing.assert_array_equal(declared[:, 1], bot)
+    second = layouts.stereo(np.stack([a, bot]), ("a", "bot"), ("a",))
+    np.testing.assert_array_equal(second[:, 1], bot)
