@@ -12,7 +12,8 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, event, settings
+from faulty_store import refusal, reset
+from hypothesis import HealthCheck, currently_in_test_context, event, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     RuleBasedStateMachine,
@@ -25,7 +26,6 @@ from whole_life_model import SOURCES, Model
 from whole_life_verdict import check_result, check_whole, durable_samples
 from whole_life_world import Call, Host, Process, World
 
-from faulty_store import refusal, reset
 from recorder import Track
 from recorder.recovered import Outcome, Recovered
 from recorder.session import Session
@@ -57,6 +57,12 @@ names = st.sets(st.sampled_from(sorted(SOURCES)), min_size=1)
 deaths = st.one_of(st.just(None), st.tuples(st.integers(1, 40), st.booleans()))
 speakers = st.sampled_from([["user", "bot"], ["user"], ["user", "guest", "bot"]])
 outputs = st.sampled_from([["stereo"], ["stereo", "tracks"], ["mono", "turns"]])
+
+
+def told(what: str) -> None:
+    """Count it in Hypothesis's statistics."""
+    if currently_in_test_context():
+        event(what)
 
 
 def when(holds: Callable[[Any], bool]) -> Callable[[Callable[..., None]], Callable[..., None]]:
@@ -398,7 +404,11 @@ class WholeLife(RuleBasedStateMachine):
         if recovered.outcome is Outcome.RECOVERED:
             assert recovered.result is not None
             assert recovered.result.durable
-        event(f"{recovered.source}: {recovered.outcome}")
+        self.w.history.append(
+            f"{recovered.recording_id} {recovered.source} {recovered.outcome} "
+            f"{recovered.result and recovered.result.samples} {recovered.reason}"
+        )
+        told(f"{recovered.source}: {recovered.outcome}")
 
     # -- what must hold ------------------------------------------------------------------------
 
@@ -426,9 +436,12 @@ class WholeLife(RuleBasedStateMachine):
                 self.world.run(self._settle())
                 self.world.witness.look()
                 for call in self.world.calls:
-                    event(check_whole(self.world.bucket, call.recording_id, call.model))
+                    told(check_whole(self.world.bucket, call.recording_id, call.model))
                 assert self.main.recordings() == []
                 assert self.world.uploads() == []
+        except AssertionError as error:
+            error.add_note("\n".join(self.world.history))
+            raise
         finally:
             self.world.run(self._end_all())
             self.world.close()
@@ -454,9 +467,7 @@ class WholeLife(RuleBasedStateMachine):
                 found += await recorder.recover(bucket=host is not self.main, stale_after=0)
                 await process.close(60)
             for one in found:
-                if one.result is not None:
-                    [call] = [c for c in world.calls if c.recording_id == one.recording_id]
-                    check_result(world.bucket, call.model, one.result)
+                self._check_recovered(one)
             if not found:
                 return
         raise AssertionError(f"recovery does not come to an end: {found}")
@@ -477,6 +488,69 @@ def lives(examples: int, steps: int, *, random: bool) -> settings:
         suppress_health_check=list(HealthCheck),
         print_blob=False,
     )
+
+
+def begun(steps: int, outputs: list[str]) -> WholeLife:
+    """Return a life in which both have spoken for some tenths of a second."""
+    life = WholeLife()
+    life.begin(rate=4000, outputs=outputs, tracks=["user", "bot"])
+    for _ in range(steps // 10):
+        life.speak(who={"user", "bot"}, steps=10)
+        life.flush(death=None)
+    return life
+
+
+def stops(life: WholeLife, death: tuple[int, bool]) -> Host:
+    life.stop(death=death, discard=False, wait=True)
+    return life.main
+
+
+def recovers(life: WholeLife, death: tuple[int, bool]) -> Host:
+    life.crash()
+    life.recover(death=death)
+    return life.main
+
+
+def rescues(life: WholeLife, death: tuple[int, bool]) -> Host:
+    life.lose_host()
+    life.take_over(death=death, kind="fail", op="")
+    return life.w.hosts[-1]
+
+
+def takes_over(life: WholeLife, death: tuple[int, bool]) -> Host:
+    life.take_over(death=death, kind="fail", op="")
+    return life.w.hosts[-1]
+
+
+def attaches(life: WholeLife, death: tuple[int, bool]) -> Host:
+    life.take_over(death=None, kind="fail", op="")
+    life.speak(who={"user"}, steps=12)
+    return recovers(life, death)
+
+
+@pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
+@pytest.mark.parametrize("steps", [0, 35])
+@pytest.mark.parametrize("way", [stops, recovers, rescues, takes_over, attaches])
+def test_who_dies_at_any_request_leaves_what_others_can_finish(
+    way: Callable[[WholeLife, tuple[int, bool]], Host], steps: int, after: bool
+) -> None:
+    failed, requests, lives = {}, 0, -1
+    while True:
+        requests += 1
+        life = begun(steps, ["stereo"])
+        try:
+            try:
+                before = life.main.lives + (way in (recovers, attaches))
+                host = way(life, (requests, after))
+                lives = host.lives - (before if host is life.main else 0)
+            finally:
+                life.teardown()
+        except AssertionError as error:
+            failed[requests] = str(error)[:200]
+        if not lives:
+            break
+    assert not failed
+    assert requests > 5
 
 
 def test_whatever_happens_nothing_is_lost_or_there_twice() -> None:

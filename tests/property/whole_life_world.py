@@ -97,6 +97,8 @@ class Process:
         self._countdown, self._after = requests, after
 
     async def _count(self, op: str, key: str, done: bool) -> None:
+        if done and "probe" not in key:
+            self._world.history.append(f"{self._spool.parent.name}: {op} {key}")
         if done == self._after and self._countdown:
             self._countdown -= 1
             if not self._countdown:
@@ -106,6 +108,7 @@ class Process:
     def _die(self) -> None:
         """As SIGKILL does it: at once, in mid-request, and nothing is tidied."""
         self.store.dead = True
+        self._world.history.append(f"{self._spool.parent.name} dies")
         self.host.crash()
         self._loop.call_soon_threadsafe(self.died.set)
 
@@ -161,6 +164,7 @@ class World:
 
     Attributes:
         options: Of the settings.
+        history: What recovery said and what requests had an effect, for who reads of a failure.
     """
 
     options: dict[str, Any]
@@ -168,6 +172,7 @@ class World:
     hosts: list[Host] = field(default_factory=list)
     calls: list[Call] = field(default_factory=list)
     stores: list[FaultyStore] = field(default_factory=list)
+    history: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.bucket = self.folder / "bucket"
@@ -178,7 +183,7 @@ class World:
         # Sealing happens when the test flushes, and at no time of its own.
         self._stack.enter_context(mock.patch.object(service, "TICK_SECONDS", FOREVER))
         # Nothing here loses power: only processes and whole hosts die.
-        self._stack.enter_context(mock.patch.object(os, "fsync", lambda fd: None))
+        self._stack.enter_context(mock.patch.object(os, "fsync"))
         for name in ("recorder", "uploader"):
             logger.disable(name)
             self._stack.callback(logger.enable, name)
