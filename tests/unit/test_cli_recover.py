@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,9 @@ from recorder.cli.app import app
 from recorder.cli.recover_report import Report
 from recorder.recovered import Outcome, Recovered
 from recorder.result import Gap, RecordingResult, State
+from recorder.service import Recorder
 from recorder.settings import Settings
+from uploader.errors import AccessDenied, TransientError
 from uploader.local import LocalStore
 
 FOLDER = "dt=2026-11-23/call/"
@@ -153,6 +156,80 @@ def test_a_bucket_with_a_value_is_that_one(run: Run, tmp_path: Path, form: str) 
     done = run("recover", *form.format(url).split(), "--stale-after", "0")
     assert done.exit_code == 0
     assert done.stdout.endswith(f" or at {url}\n")
+
+
+# -- what is done ----------------------------------------------------------------------------------
+
+
+Calls = list[dict[str, Any]]
+
+
+@pytest.fixture
+def troubles() -> list[Exception]:
+    """What the first recoveries end with."""
+    return []
+
+
+@pytest.fixture
+def calls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, troubles: list[Exception]) -> Calls:
+    """Have `Recorder.recover` note how it was called; a watch gets a signal in mid-work."""
+    (tmp_path / "bucket").mkdir()
+    noted: Calls = []
+
+    async def recover(self: Recorder, **options: Any) -> list[Recovered]:
+        del options["on_recovered"]
+        noted.append(options)
+        if troubles:
+            raise troubles.pop(0)
+        if options.get("wait") is False:
+            signal.raise_signal(signal.SIGTERM)
+        if self.settings.drain_seconds < 1:
+            await asyncio.Event().wait()
+        return []
+
+    monkeypatch.setattr(Recorder, "recover", recover)
+    return noted
+
+
+def test_the_options_reach_the_recovery(run: Run, calls: Calls) -> None:
+    assert run("recover", "--bucket").exit_code == 0
+    words = ("--stale-after", "7.5", "--dry-run", "--unfenced")
+    assert run("recover", "--bucket", *words).exit_code == 0
+    none = {"stale_after": None, "dry_run": False, "unfenced": False}
+    given = {"stale_after": 7.5, "dry_run": True, "unfenced": True}
+    assert calls == [{"bucket": True, **none}, {"bucket": True, **given}]
+
+
+def test_a_watch_looks_in_both_places_without_waiting_until_a_signal(
+    run: Run, calls: Calls
+) -> None:
+    done = run("recover", "--watch", "--unfenced", "--stale-after", "6")
+    assert (done.exit_code, done.stdout) == (0, "recovered 0, failed 0\n")
+    assert calls == [{"bucket": True, "wait": False, "stale_after": 6.0, "unfenced": True}]
+    assert "every 2 s" in done.stderr
+    assert "every 10 s" in run("recover", "--watch").stderr
+    assert "every 4 s" in run("recover", "--watch", "--interval", "4").stderr
+
+
+def test_a_watch_goes_on_after_errors(run: Run, calls: Calls, troubles: list[Exception]) -> None:
+    away = TransientError("the endpoint is away", op="list_level")
+    refused = AccessDenied("not now", op="list_level")
+    troubles += [away, OSError(5, "the disk is away"), refused]
+    done = run("recover", "--watch", "--interval", "0.01")
+    assert done.exit_code == 0
+    assert len(calls) == 4
+    told = [line for line in done.stderr.splitlines() if "could not look, again in " in line]
+    for line, trouble in zip(told, ("endpoint is away", "disk is away", "not now"), strict=True):
+        assert trouble in line
+
+
+def test_a_watch_waits_for_what_is_in_hand_no_longer_than_the_drain(
+    run: Run, calls: Calls, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RECORDER_DRAIN_SECONDS", "0.05")
+    done = run("recover", "--watch")
+    assert (done.exit_code, len(calls)) == (0, 1)
+    assert "not all in hand was done in time" in done.stderr
 
 
 # -- what is said ----------------------------------------------------------------------------------
