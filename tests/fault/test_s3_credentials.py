@@ -98,9 +98,20 @@ def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return path
 
 
-def write(path: Path, key: str, secret: str = "of nobody") -> None:  # noqa: S107 - just so
-    lines = f"aws_access_key_id = {key}\naws_secret_access_key = {secret}\n"
-    path.write_text(f"[default]\n{lines}[calls]\n{lines}")
+def write(
+    path: Path,
+    key: str,
+    secret: str = "of nobody",  # noqa: S107 - just so
+    profile: str = "default",
+) -> None:
+    """Write keys to one profile, and somebody else's to another."""
+    others = {"default": "AKIAOTHERS", "calls": "AKIAOTHERS"}
+    path.write_text(
+        "".join(
+            f"[{name}]\naws_access_key_id = {one}\naws_secret_access_key = {secret}\n"
+            for name, one in {**others, profile: key}.items()
+        )
+    )
 
 
 def keyless(server: ScriptedServer, **options: Any) -> S3Store:
@@ -123,10 +134,11 @@ async def put(store: S3Store, key: str = "object") -> StoreError | None:
 async def test_a_rewritten_file_is_read_again_when_its_keys_are_refused(
     server: KeyServer, file: Path, code: str, profile: str | None
 ) -> None:
+    write(file, FIRST, profile=profile or "default")
     async with keyless(server, profile=profile) as store:
         assert await put(store) is None
         server.codes[FIRST] = code
-        write(file, SECOND)
+        write(file, SECOND, profile=profile or "default")
         error = await put(store)
         assert type(error) is TransientError
         assert (error.code, error.hint) == (code, "the credentials have been renewed")
@@ -306,6 +318,17 @@ async def test_a_source_that_is_out_of_order_is_asked_again(
 
 
 @dataclass
+class Found:
+    keys: object
+    trouble: Exception | None = None
+
+    async def get_frozen_credentials(self) -> Any:
+        if self.trouble is not None:
+            raise self.trouble
+        return self.keys
+
+
+@dataclass
 class Place:
     """Where credentials are; counts the looks."""
 
@@ -315,6 +338,8 @@ class Place:
     trouble: Exception | None = None
     gate: asyncio.Event | None = None
     looked: asyncio.Event = field(default_factory=asyncio.Event)
+    found: Found | None = None
+    unusable: Exception | None = None
 
     async def look(self) -> Any:
         self.looks += 1
@@ -323,18 +348,11 @@ class Place:
             await self.gate.wait()
         if self.trouble is not None:
             raise self.trouble
-        return Found(self.keys) if self.keys else None
+        self.found = Found(self.keys, self.unusable)
+        return self.found if self.keys else None
 
     def credentials(self) -> RenewableCredentials:
         return RenewableCredentials(self.look, monotonic=lambda: self.now)
-
-
-@dataclass
-class Found:
-    keys: object
-
-    async def get_frozen_credentials(self) -> Any:
-        return self.keys
 
 
 async def refuse(credentials: RenewableCredentials, code: str = "ExpiredToken") -> bool:
@@ -371,6 +389,56 @@ async def test_the_outcome_of_a_look_counts_for_a_while() -> None:
     place.now += LOOK_AGAIN_SECONDS
     assert not await refuse(credentials)
     assert place.looks == 4
+
+
+async def test_a_late_refusal_of_old_keys_is_no_reason_to_look() -> None:
+    place = Place()
+    credentials = place.credentials()
+    signed, refused_late = asyncio.Event(), asyncio.Event()
+
+    async def late() -> bool:
+        await credentials.current()
+        signed.set()
+        await refused_late.wait()
+        return await credentials.renewed("ExpiredToken")
+
+    task = asyncio.create_task(late())
+    await signed.wait()
+    place.keys = SECOND
+    assert await refuse(credentials)
+    place.now = 10 * LOOK_AGAIN_SECONDS
+    refused_late.set()
+    assert await task
+    assert place.looks == 2
+
+
+async def test_a_source_that_cannot_renew_itself_any_more_is_replaced() -> None:
+    """As a role's is whose own credentials were rotated: the request is refused unsigned."""
+    place = Place()
+    credentials = place.credentials()
+    await credentials.current()
+    assert place.found is not None
+    place.found.trouble, place.keys = ValueError("ExpiredToken"), SECOND
+    credentials.begin()
+    with pytest.raises(ValueError, match="ExpiredToken"):
+        await credentials.current()
+    assert await credentials.renewed("ExpiredToken")
+    assert await credentials.current() == SECOND
+
+
+async def test_what_was_found_and_cannot_be_used_yet_is_no_refusal() -> None:
+    place = Place()
+    credentials = place.credentials()
+    assert not await refuse(credentials)
+    place.now = LOOK_AGAIN_SECONDS
+    credentials.begin()
+    await credentials.current()
+    place.unusable = CredentialsUnavailable("not yet")
+    with pytest.raises(CredentialsUnavailable):
+        await credentials.renewed("ExpiredToken")
+    assert place.found is not None
+    place.found.trouble = None
+    assert await credentials.renewed("ExpiredToken")
 
 
 async def test_an_error_of_a_look_counts_for_a_while() -> None:
