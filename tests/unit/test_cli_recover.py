@@ -312,20 +312,21 @@ def test_a_watch_tells_only_what_is_new(capsys: pytest.CaptureFixture[str]) -> N
     made.watching = True
     ill = Recovered("ill", "spool", Outcome.FAILED, reason="damaged")
     live = Recovered("live", "spool", Outcome.ALIVE)
-    for one in (ill, ill, Recovered("ill", "spool", Outcome.FAILED, reason="worse")):
+    worse = Recovered("ill", "spool", Outcome.FAILED, reason="worse")
+    for one in (ill, ill, worse, worse):
         made.begin_look()
         made.take(one)
         made.take(live)
     made.begin_look()  # it was not there
     made.begin_look()
-    made.take(ill)
+    made.take(worse)
     told = [json.loads(line) for line in printed(capsys)]
     made.sum_up()
     assert printed(capsys) == []
     assert [(one["recording_id"], one["reason"]) for one in told] == [
         ("ill", "damaged"),
         ("ill", "worse"),
-        ("ill", "damaged"),
+        ("ill", "worse"),
     ]
 
 
