@@ -6,13 +6,13 @@ import asyncio
 import contextlib
 import random
 import secrets
-import threading
 import time
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, timedelta
+from functools import partial
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 from loguru import logger
 
@@ -33,6 +33,7 @@ from recorder.sealer import Sealer
 from recorder.session import Session, Track, check_tracks
 from recorder.settings import Settings
 from recorder.spool import RecordingExists, Spool, spool_bytes
+from recorder.starting import Emit, OnEvent, Starting, handing_over
 from recorder.stores import make_store
 from uploader.budget import ByteBudget
 from uploader.clock import Clock, SystemClock
@@ -61,7 +62,6 @@ LAST_SECONDS = 10.0
 """How long a drain may take beyond `drain_seconds`: what is cancelled then ends at once."""
 
 DEFAULT_TRACKS = (Track("user", "capture"), Track("bot", "playout"))
-OnEvent = Callable[[Event], None]
 
 
 class Recorder:
@@ -120,7 +120,7 @@ class Recorder:
         if self._engine is not None:
             raise RuntimeError("this recorder is open already")
         self._engine = engine = Engine()
-        self._tell_recovered = _teller(self._on_recovered, asyncio.get_running_loop())
+        self._tell_recovered = handing_over(self._on_recovered)
         try:
             await engine.run(self._open())
         except BaseException:
@@ -203,7 +203,7 @@ class Recorder:
             StoreError: The bucket does not answer, or refuses.
             OSError: The spool cannot be read.
         """
-        tell = _teller(on_recovered, asyncio.get_running_loop())
+        tell = handing_over(on_recovered)
 
         async def work() -> list[Recovered]:
             found = await self._spool_recovery.run(dry_run=dry_run, tell=tell)
@@ -279,7 +279,8 @@ class Recorder:
         # at all yet, there is nothing to wait for.
         unheard_of = self._probing is not None and not self._probing.done()
         at_once = recording_id is None and (unheard_of or not self._require_store)
-        return Starting(self, plan, speakers, began_at, on_event, at_once=at_once)
+        begin = partial(self._begin, plan, speakers, began_at, at_once=at_once)
+        return Starting(lambda: self.engine, begin, on_event)
 
     # -- on the engine ---------------------------------------------------------------------------
 
@@ -408,7 +409,7 @@ class Recorder:
         plan: Plan,
         tracks: Sequence[Track],
         began_at: float | None,
-        emit: Callable[[Event], None],
+        emit: Emit,
         *,
         at_once: bool,
     ) -> Session:
@@ -481,93 +482,6 @@ class Recorder:
     def _tell(failed: AttemptFailed, emit: Callable[[Event], None]) -> None:
         if failed.attempt == TELL_AFTER_ATTEMPTS:
             emit(UploadFailed(failed.op, failed.error, retrying=True))
-
-
-class Starting:
-    """What `Recorder.start` returns: awaitable, and an async context manager."""
-
-    def __init__(
-        self,
-        recorder: Recorder,
-        plan: Plan,
-        tracks: Sequence[Track],
-        began_at: float | None,
-        on_event: OnEvent | None,
-        *,
-        at_once: bool,
-    ) -> None:
-        self._recorder = recorder
-        self._plan = plan
-        self._tracks = tracks
-        self._began_at = began_at
-        self._at_once = at_once
-        self._on_event = on_event
-        self._session: Session | None = None
-
-    def __await__(self) -> Generator[Any, None, Session]:
-        return self._begin().__await__()
-
-    async def __aenter__(self) -> Session:
-        self._session = await self._begin()
-        return self._session
-
-    async def __aexit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        if self._session is not None:
-            await self._session.stop()
-
-    async def _begin(self) -> Session:
-        emit = _emitter(self._on_event, asyncio.get_running_loop())
-        begun: list[Session] = []
-        abandoned = threading.Event()
-
-        async def begin() -> Session:
-            session = await self._recorder._begin(
-                self._plan, self._tracks, self._began_at, emit, at_once=self._at_once
-            )
-            begun.append(session)
-            if abandoned.is_set():
-                session.end()
-            return session
-
-        try:
-            session = await self._recorder.engine.run(begin())
-        except asyncio.CancelledError:
-            # Nobody will ever write to it or stop it.
-            abandoned.set()
-            for session in begun:
-                session.end()
-            raise
-        session.handed_over()
-        return session
-
-
-def _emitter(on_event: OnEvent | None, loop: asyncio.AbstractEventLoop) -> Callable[[Event], None]:
-    """Return what hands events to the starter's loop; a loop that is gone gets none."""
-
-    def emit(event: Event) -> None:
-        if on_event is not None:
-            with contextlib.suppress(RuntimeError):
-                loop.call_soon_threadsafe(on_event, event)
-
-    return emit
-
-
-def _teller(
-    callback: Callable[[Recovered], None] | None, loop: asyncio.AbstractEventLoop
-) -> Callable[[Recovered], None]:
-    """Return what hands recovered recordings to a loop; one that is gone gets none."""
-
-    def tell(recovered: Recovered) -> None:
-        if callback is not None:
-            with contextlib.suppress(RuntimeError):
-                loop.call_soon_threadsafe(callback, recovered)
-
-    return tell
 
 
 __all__ = ["DEFAULT_TRACKS", "OnEvent", "Recorder", "Starting"]
