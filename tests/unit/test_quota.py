@@ -20,7 +20,7 @@ from recorder.events import ChunkDropped, Event
 from recorder.quota import SpoolFull, SpoolQuota
 from recorder.reserve import Reserve
 from recorder.shelf import ChunkShelf
-from recorder.timeline import Timeline
+from recorder.timeline import Lost, Timeline
 
 SIZE = 100
 
@@ -120,7 +120,7 @@ def test_files_that_are_in_the_store_go_first_and_cost_nothing(make: Make) -> No
 
 
 def test_the_oldest_audio_of_all_recordings_goes_and_is_a_gap_on_each_track(make: Make) -> None:
-    younger, older = make(began=2), make(began=0)
+    younger, older = make(began=10), make(began=0)
     for call in (younger, older, younger, older, older):
         call.seal()
     for _ in range(3):
@@ -201,6 +201,19 @@ def test_sent_but_in_no_manifest_yet_a_chunk_is_not_lost(make: Make) -> None:
     call.send()
     call.seal()
     assert (call.files, call.lost, call.dropped) == ([2, 3, 4, 5, 6], [], [])
+
+
+def test_a_chunk_that_is_nowhere_is_a_gap_once(make: Make) -> None:
+    """A checkpoint between a gap's listing and the chunk's: the gap is there, the mark is not."""
+    call = make()
+    call.seal()
+    call.seal()
+    call.timeline.lost.append(Lost("user", 24_000, 48_000, 0, "listed before"))
+    call.shelf.gone(2)
+    call.shelf.gone(2)
+    assert call.lost == [2]
+    gaps = [(gap.track, gap.start, gap.end) for gap in call.timeline.lost]
+    assert gaps == [("user", 24_000, 48_000), ("bot", 24_000, 48_000)]
 
 
 def test_a_recording_that_has_ended_gives_nothing(make: Make, quota: SpoolQuota) -> None:
