@@ -93,11 +93,14 @@ class Place:
             yield process
 
     async def die(self, *names: str, seconds: int = 3, **variables: object) -> None:
-        """Record calls in processes that are killed."""
-        for name in names:
+        """Record calls, all at once, in processes that are killed."""
+
+        async def one(name: str) -> None:
             async with self.call(name, seconds, **variables) as process:
                 process.send_signal(signal.SIGKILL)
                 await process.wait()
+
+        await asyncio.gather(*(one(name) for name in names))
 
     async def recover(self, *words: object, **variables: Any) -> Done:
         """Run `recorder recover` to its end."""
