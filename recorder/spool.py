@@ -32,6 +32,7 @@ NEW = ".new-"
 GONE = ".gone-"
 """What the names of folders begin with that are not a recording's yet, or any more."""
 
+TRIES = 5
 ABANDONED_SECONDS = 60.0
 """A folder that was not finished being made after so long never will be."""
 
@@ -70,7 +71,15 @@ class Spool:
             RecordingExists: The folder is there already.
             SpoolFull: It cannot be made.
         """
-        path = root / recording_id
+        for _ in range(TRIES):
+            try:
+                return cls._create(root, root / recording_id, plan)
+            except (BlockingIOError, FileNotFoundError):
+                continue  # swept up before it was locked
+        raise SpoolFull(f"cannot make spool {root / recording_id}: it goes as it is made")
+
+    @classmethod
+    def _create(cls, root: Path, path: Path, plan: dict[str, Any]) -> Self:
         new = root / f"{NEW}{secrets.token_hex(8)}"
         lock = -1
         try:
@@ -89,6 +98,8 @@ class Spool:
             if lock >= 0:
                 os.close(lock)
             shutil.rmtree(new, ignore_errors=True)
+            if isinstance(error, BlockingIOError | FileNotFoundError) and root.is_dir():
+                raise
             raise _not_made(error, root, path) from error
         return cls(path, lock)
 
@@ -199,23 +210,32 @@ def remove_abandoned(root: Path) -> int:
 
     They hold no audio that was accepted, or audio that is safe elsewhere.
     """
+    count = sum(_set_aside(path) for path in root.glob(f"{NEW}*"))
     gone = list(root.glob(f"{GONE}*"))
-    gone += [path for path in root.glob(f"{NEW}*") if _is_abandoned(path)]
     for path in gone:
         shutil.rmtree(path, ignore_errors=True)
-    return len(gone)
+    return max(count, len(gone))
 
 
-def _is_abandoned(path: Path) -> bool:
+def _set_aside(path: Path) -> bool:
+    """Rename a folder nobody is making any more; return whether it was that.
+
+    Its lock is held meanwhile: who has just made it and locks it next finds it gone, and makes
+    another one.
+    """
+    gone = path.with_name(f"{GONE}{secrets.token_hex(8)}")
     try:
         lock = os.open(path / LOCK, os.O_RDWR | os.O_CLOEXEC)
     except OSError:  # not locked yet, for some microseconds, or never any more
         with contextlib.suppress(OSError):
-            return time.time() - path.stat().st_mtime > ABANDONED_SECONDS
+            if time.time() - path.stat().st_mtime > ABANDONED_SECONDS:
+                path.rename(gone)
+                return True
         return False
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
+        path.rename(gone)
+    except OSError:
         return False
     finally:
         os.close(lock)

@@ -151,7 +151,8 @@ class Store(ABC):
         Raises:
             PreconditionFailed: The condition does not hold; nothing was written. Also for
                 `if_match` where no object is.
-            Conflict: A conditional write ran beside this one; nothing was written.
+            Conflict: A conditional write ran beside this one; nothing was written. Where doing
+                the same again settles it, it is a `TransientError`.
             ChecksumError: Other bytes arrived than were sent; nothing was written.
             InvalidRequest: Both conditions were given, or a limit is exceeded.
         """

@@ -1,0 +1,86 @@
+"""A recording's folder: it appears and goes as a whole, and has one owner."""
+
+from __future__ import annotations
+
+import os
+import threading
+from pathlib import Path
+
+import pytest
+
+from recorder import spool
+from recorder.quota import SpoolQuota
+from recorder.spool import RecordingExists, Spool, SpoolBusy, recordings_in, remove_abandoned
+
+
+def test_a_folder_has_one_owner_at_a_time(tmp_path: Path) -> None:
+    one = Spool.create(tmp_path, "call", {"recording_id": "call"})
+    with pytest.raises(SpoolBusy):
+        Spool.open(tmp_path, "call")
+    with pytest.raises(RecordingExists):
+        Spool.create(tmp_path, "call", {})
+    one.release()
+    other = Spool.open(tmp_path, "call")
+    assert other.read_json("recording.json") == {"recording_id": "call"}
+    other.remove(SpoolQuota(1))
+    with pytest.raises(FileNotFoundError):
+        Spool.open(tmp_path, "call")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_forked_child_does_not_keep_a_dead_parents_lock(tmp_path: Path) -> None:
+    one = Spool.create(tmp_path, "call", {})
+    asked, answer = os.pipe()
+    child = os.fork()
+    if not child:
+        os.close(answer)
+        os.read(asked, 1)  # lives until it is told to end
+        os._exit(0)
+    try:
+        one.release()  # as the parent's death would
+        Spool.open(tmp_path, "call").release()
+    finally:
+        os.write(answer, b"x")
+        os.waitpid(child, 0)
+        os.close(answer)
+        os.close(asked)
+
+
+def test_a_sweep_never_takes_what_is_being_made(tmp_path: Path) -> None:
+    stop = threading.Event()
+
+    def sweep() -> None:
+        while not stop.is_set():
+            remove_abandoned(tmp_path)
+
+    sweeper = threading.Thread(target=sweep)
+    sweeper.start()
+    try:
+        for number in range(1000):
+            one = Spool.create(tmp_path, f"call-{number}", {"number": number})
+            assert one.read_json("recording.json") == {"number": number}
+            assert one.journal.is_dir()
+            one.release()
+    finally:
+        stop.set()
+        sweeper.join()
+    assert len(recordings_in(tmp_path)) == 1000
+
+
+@pytest.mark.parametrize("name", [f"{spool.NEW}1", f"{spool.GONE}1"])
+def test_what_a_dead_process_left_half_made_or_half_removed_goes(tmp_path: Path, name: str) -> None:
+    folder = tmp_path / name
+    (folder / "journal").mkdir(parents=True)
+    (folder / "lock").touch()
+    assert recordings_in(tmp_path) == []
+    assert remove_abandoned(tmp_path) == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_that_is_not_locked_yet_gets_time(tmp_path: Path) -> None:
+    folder = tmp_path / f"{spool.NEW}1"
+    folder.mkdir()
+    assert remove_abandoned(tmp_path) == 0
+    old = folder.stat().st_mtime - spool.ABANDONED_SECONDS - 1
+    os.utime(folder, (old, old))
+    assert remove_abandoned(tmp_path) == 1
