@@ -114,7 +114,11 @@ class Uploads:
         """Join the parts into the object; see `Store.complete_multipart`."""
         op = "complete_multipart"
         folder, raw = self._find(op, key, upload_id)
-        files = self._named(key, folder, parts)
+        try:
+            files = self._named(key, folder, parts)
+        except InvalidPart:
+            self._find(op, key, upload_id)
+            raise
         whole = crc.combine((crc_of(one.part), one.part.size) for one in files)
         if checksum is not None and checksum != whole:
             message = f"{op} {key!r}: the parts' checksum is {whole:016x}, not {checksum:016x}"
@@ -127,6 +131,9 @@ class Uploads:
                 info = self._disk.publish(op, key, file, whole, from_json(raw), if_absent=if_absent)
                 self._drop(folder)
                 return info
+        except InvalidPart:
+            self._find(op, key, upload_id)  # or has all of the upload just gone?
+            raise
         finally:
             file.unlink(missing_ok=True)
 
