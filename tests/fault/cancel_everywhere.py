@@ -28,9 +28,7 @@ class Points:
         count: Suspensions so far.
     """
 
-    def __init__(
-        self, at: int, moment: Moment, cancel: Callable[[], object] | None = None
-    ) -> None:
+    def __init__(self, at: int, moment: Moment, cancel: Callable[[], object] | None = None) -> None:
         self.count = 0
         self._at = at
         self._moment = moment
