@@ -261,6 +261,7 @@ class Delivery:
             if "turns" in self.plan.outputs:
                 await self._clips.deliver(sealed)
         await self._prune()
+        await self._engine.in_thread(self.shelf.restock)
         _raise_first(results)
 
     async def _write_manifest(self, state: State) -> None:
@@ -356,7 +357,7 @@ class Delivery:
             if chunk.end > needed_from:
                 return
             if chunk.first_sample >= keep_before:
-                await self._engine.in_thread(self.shelf.delete, chunk)
+                await self._engine.in_thread(self.shelf.retire, chunk)
             self._pruned += 1
 
     async def make_room(self) -> None:

@@ -8,6 +8,7 @@ given up for newer audio only where the settings say so, and is listed as a gap.
 from __future__ import annotations
 
 import errno
+import os
 import threading
 import weakref
 from collections.abc import Callable
@@ -36,8 +37,12 @@ class Shelf(Protocol):
         """Return the age of the oldest file whose chunk is durable in the store."""
         ...
 
+    def copy_bytes(self) -> int:
+        """Return the bytes of all such files."""
+        ...
+
     def let_copy_go(self) -> int:
-        """Delete that file; return its bytes, 0 if it was gone already."""
+        """Delete the oldest; return its bytes, 0 if it was gone already."""
         ...
 
     def oldest_unsent(self) -> float | None:
@@ -123,14 +128,15 @@ class SpoolQuota:
                     return work()
                 except OSError as error:
                     full = error.errno in NO_ROOM
-                    if not (full and self.make_room(count, drop=drop)):
+                    missing = max(1, count - _free(where))
+                    if not (full and self.make_room(missing, drop=drop)):
                         raise _refused(count, where, error, full=full) from error
         except BaseException:
             self.give(count)
             raise
 
     def make_room(self, count: int, *, drop: bool = True) -> bool:
-        """Let chunk files go, `count` bytes of them if there are as many; return whether any."""
+        """Let chunk files of `count` bytes go, or none if there are fewer; return whether any."""
         with self._making_room:
             return self._make_room(count, drop=drop)
 
@@ -154,13 +160,15 @@ class SpoolQuota:
 
     def _make_room(self, count: int, *, drop: bool) -> bool:
         shelves, freed = list(self._shelves), 0
+        drop = drop and self.drop_oldest
+        there = sum(shelf.copy_bytes() for shelf in shelves)
+        if drop:
+            there += sum(shelf.unsent_bytes() for shelf in shelves)
+        if there < count:
+            return False  # all of it would not be enough
         while freed < count and (shelf := _oldest(shelves, copies=True)) is not None:
             freed += shelf.let_copy_go()
-        if freed or not (drop and self.drop_oldest):
-            return freed > 0
-        if sum(shelf.unsent_bytes() for shelf in shelves) < count:
-            return False  # all of it would not be enough
-        while freed < count and (shelf := _oldest(shelves, copies=False)) is not None:
+        while drop and freed < count and (shelf := _oldest(shelves, copies=False)) is not None:
             freed += shelf.give_up()
         return freed > 0
 
@@ -173,6 +181,15 @@ def _oldest(shelves: list[Shelf], *, copies: bool) -> Shelf | None:
         if age is not None:
             found.append((age, index))
     return shelves[min(found)[1]] if found else None
+
+
+def _free(where: Path) -> int:
+    """Return how many bytes a disk has left; what a user's share has left is not told by it."""
+    try:
+        state = os.statvfs(where)
+    except OSError:
+        return 0
+    return state.f_bavail * state.f_frsize
 
 
 def _refused(count: int, where: Path, error: OSError, *, full: bool) -> SpoolFull:

@@ -28,6 +28,7 @@ class Reserve:
         self._path = path
         self._quota = quota
         self._lock = threading.Lock()
+        self._dropped = False
         try:
             self._size = path.stat().st_size
         except FileNotFoundError:
@@ -51,7 +52,9 @@ class Reserve:
         with self._lock:
             if self._size < size:
                 more = size - self._size
-                self._quota.allocate(more, lambda: self._allocate(size), self._path, drop=drop)
+                self._quota.allocate(
+                    more, lambda: self._allocate(size), self._path.parent, drop=drop
+                )
                 self._size = size
 
     def try_to_grow(self, size: int) -> None:
@@ -79,9 +82,33 @@ class Reserve:
             self._quota.give(self._size - size + before)
             self._size = 0
 
+    def recycle(self, path: Path, size: int) -> bool:
+        """Set a file's room aside that is not needed any more, if what is set aside is less.
+
+        Nobody else can take the room meanwhile, as after a delete.
+
+        Args:
+            path: The file.
+            size: Its bytes, which the quota counts.
+
+        Returns:
+            Whether that was done: the file is gone, and its bytes are the reserve's.
+        """
+        with self._lock:
+            if self._dropped or self._size >= size:
+                return False
+            try:
+                path.replace(self._path)
+            except OSError:
+                return False
+            self._quota.give(self._size)
+            self._size = size
+            return True
+
     def drop(self) -> None:
         """Give it up: no chunk will follow."""
         with self._lock:
+            self._dropped = True
             self._path.unlink(missing_ok=True)
             self._quota.give(self._size)
             self._size = 0

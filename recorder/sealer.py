@@ -48,6 +48,12 @@ class Sealer:
         spool: The recording's folder.
         quota: Counts the bytes of chunk files and freed segments.
         plan: What is recorded.
+
+    Attributes:
+        timeline: See `recorder.chunks.Contents`.
+        sealed: Likewise.
+        in_store: Likewise.
+        reserve: Room for the next chunk.
     """
 
     def __init__(self, spool: Spool, quota: SpoolQuota, plan: Plan) -> None:
@@ -60,7 +66,7 @@ class Sealer:
         self._reader = JournalReader(spool.journal)
         self._renderer = Renderer(self.timeline, self._reader.view)
         self._last_written_ns = 0
-        self._reserve = Reserve(spool.path / RESERVE, quota)
+        self.reserve = Reserve(spool.path / RESERVE, quota)
         self._drop = True
         self._unnoted = False
         self._log = logger.bind(recording_id=plan.recording_id)
@@ -70,7 +76,7 @@ class Sealer:
         tracks = max(LIKELY_TRACKS, len(self.timeline.tracks))
         size = len(WAV.header(0, self.timeline.sample_rate, tracks))
         size += self._chunk_samples * tracks * 2
-        self._reserve.try_to_grow(size + CHECKPOINT_BYTES)
+        self.reserve.try_to_grow(size + CHECKPOINT_BYTES)
 
     def restore(self) -> None:
         """Go on where an earlier process stopped, from its last checkpoint.
@@ -164,7 +170,7 @@ class Sealer:
             if new or self._unnoted:
                 self._forget()
         if self.finished:
-            self._reserve.drop()
+            self.reserve.drop()
         elif new:
             self.set_room_aside()
         return new
@@ -234,8 +240,8 @@ class Sealer:
             file.write(header)
             file.write(body.data.cast("B"))
 
-        self._reserve.grow(size, drop=self._drop)
-        self._reserve.become(self.chunk_path(number), size, write)
+        self.reserve.grow(size, drop=self._drop)
+        self.reserve.become(self.chunk_path(number), size, write)
         names = tuple(state.name for state in self.timeline.tracks)
         checksum = crc64nvme(body.data.cast("B"), crc64nvme(header))
         return Chunk(number, start, samples, names, size, checksum)
@@ -266,9 +272,7 @@ class Sealer:
             try:
                 write()
             except OSError as error:
-                room = error.errno in NO_ROOM and self._quota.make_room(
-                    CHECKPOINT_BYTES, drop=self._drop
-                )
+                room = error.errno in NO_ROOM and self._quota.make_room(1, drop=self._drop)
                 if not room:
                     raise
                 write()

@@ -16,6 +16,7 @@ from recorder.account import Account
 from recorder.chunks import Chunk
 from recorder.events import ChunkDropped, Event
 from recorder.quota import SpoolFull, SpoolQuota
+from recorder.reserve import Reserve
 from recorder.timeline import Lost
 
 if TYPE_CHECKING:
@@ -42,6 +43,7 @@ class ChunkShelf:
 
     Attributes:
         sent: How many chunks, from the first, are in the store, or lost.
+        reserve: Room for the next chunk; None where no chunk will follow.
         droppable: Whether chunks may be given up. Not where it is unknown what the store has.
     """
 
@@ -54,6 +56,7 @@ class ChunkShelf:
     ) -> None:
         self.sent = 0
         self.droppable = False
+        self.reserve: Reserve | None = None
         self._account = account
         self._contents = account.contents
         self._quota = quota
@@ -61,8 +64,7 @@ class ChunkShelf:
         self._log = log
         self._lock = threading.Lock()
         self._sending: int | None = None
-        self._copies_from = 0
-        self._given_up: set[int] = set()
+        self._away: set[int] = set()
         self._told_at = -1
 
     # -- for the delivery ----------------------------------------------------------------------
@@ -94,8 +96,20 @@ class ChunkShelf:
                 self._log.error(GONE, number)
                 self._lose(index, GONE.format(number))
 
+    def retire(self, chunk: Chunk) -> None:
+        """Let a file go that is needed for nothing here; its room may be for the next chunk."""
+        if not self._recycle(chunk):
+            self.delete(chunk)
+
+    def restock(self) -> None:
+        """If there is no room set aside, take that of a file whose chunk is in the store, too."""
+        index = next(self._copies(), None)
+        if index is not None and self.reserve is not None and not self.reserve.size:
+            self._recycle(self._contents.sealed[index])
+
     def delete(self, chunk: Chunk) -> int:
         """Delete a chunk's file; return its bytes, 0 if it was gone already."""
+        self._away.add(self._index(chunk))
         try:
             self._contents.chunk_path(chunk.number).unlink()
         except (FileNotFoundError, NotADirectoryError):
@@ -103,17 +117,28 @@ class ChunkShelf:
         self._quota.give(chunk.bytes)
         return chunk.bytes
 
+    def _recycle(self, chunk: Chunk) -> bool:
+        path = self._contents.chunk_path(chunk.number)
+        if self.reserve is None or not self.reserve.recycle(path, chunk.bytes):
+            return False
+        self._away.add(self._index(chunk))
+        return True
+
     # -- for the quota, see `recorder.quota.Shelf` -----------------------------------------------
 
     def oldest_copy(self) -> float | None:
         """See `recorder.quota.Shelf`."""
-        return self._age(self._copies_from) if self._copies_from < self._account.noted else None
+        index = next(self._copies(), None)
+        return None if index is None else self._age(index)
+
+    def copy_bytes(self) -> int:
+        """See `recorder.quota.Shelf`."""
+        return sum(self._contents.sealed[index].bytes for index in self._copies())
 
     def let_copy_go(self) -> int:
         """See `recorder.quota.Shelf`."""
-        chunk = self._contents.sealed[self._copies_from]
-        self._copies_from += 1
-        return self.delete(chunk)
+        index = next(self._copies(), None)
+        return 0 if index is None else self.delete(self._contents.sealed[index])
 
     def oldest_unsent(self) -> float | None:
         """See `recorder.quota.Shelf`."""
@@ -130,7 +155,6 @@ class ChunkShelf:
             index = next(self._unsent(), None)
             if index is None:
                 return 0
-            self._given_up.add(index)
             chunk = self._contents.sealed[index]
             lost = index >= self.sent  # or else it is in the store, and no manifest says so yet
             if lost:
@@ -140,14 +164,23 @@ class ChunkShelf:
             self._tell(chunk)
         return freed
 
+    def _copies(self) -> Iterator[int]:
+        """Yield the chunks that a manifest lists and whose files are here."""
+        for index in range(self._account.noted):
+            if index not in self._away and not self._contents.sealed[index].lost:
+                yield index
+
     def _unsent(self) -> Iterator[int]:
         """Yield the chunks that may be given up: no manifest lists them, none is on its way."""
         if self.droppable:
             for index in range(self._account.noted, len(self._contents.sealed)):
                 if index != self._sending and not (
-                    index in self._given_up or self._contents.sealed[index].lost
+                    index in self._away or self._contents.sealed[index].lost
                 ):
                     yield index
+
+    def _index(self, chunk: Chunk) -> int:
+        return chunk.number - self._contents.sealed[0].number
 
     def _lose(self, index: int, reason: str) -> None:
         # The gap first: whoever finds the chunk lost finds the gap, too.

@@ -216,6 +216,31 @@ def test_a_chunk_that_is_nowhere_is_a_gap_once(make: Make) -> None:
     assert gaps == [("user", 24_000, 48_000), ("bot", 24_000, 48_000)]
 
 
+def test_a_file_in_the_store_becomes_the_room_for_the_next_chunk_if_there_is_none(
+    make: Make, quota: SpoolQuota, tmp_path: Path
+) -> None:
+    call = make()
+    for _ in range(3):
+        call.seal()
+    call.shelf.reserve = Reserve(tmp_path / "reserve", quota)
+    call.send()
+    call.shelf.restock()
+    assert call.shelf.reserve.size == 0, "no manifest lists the chunk yet"
+    call.send()
+    call.note()
+    call.shelf.restock()
+    call.shelf.restock()
+    assert (call.files, call.shelf.reserve.size, quota.used) == ([2, 3], SIZE, 3 * SIZE)
+    call.shelf.retire(call.sealed[1])
+    assert (call.files, quota.used) == ([3], 2 * SIZE)
+    call.shelf.reserve.drop()
+    call.shelf.reserve = Reserve(tmp_path / "reserve", quota)
+    call.send()
+    call.note()
+    call.shelf.retire(call.sealed[2])
+    assert (call.files, call.shelf.reserve.size, quota.used) == ([], SIZE, SIZE)
+
+
 def test_a_recording_that_has_ended_gives_nothing(make: Make, quota: SpoolQuota) -> None:
     call = make()
     for _ in range(5):
@@ -387,6 +412,22 @@ def test_a_reserve_that_was_taken_away_is_made_anew(tmp_path: Path) -> None:
     reserve.grow(700, drop=True)
     reserve.become(tmp_path / "chunk", 3, lambda file: None)
     assert quota.used == 3
+
+
+def test_a_file_that_is_not_needed_becomes_the_reserve_if_there_is_none(tmp_path: Path) -> None:
+    quota = SpoolQuota(1 << 20, used=50 + 40)
+    reserve = Reserve(tmp_path / "reserve", quota)
+    assert not reserve.recycle(tmp_path / "gone", 50)
+    (tmp_path / "chunk").write_bytes(bytes(50))
+    assert reserve.recycle(tmp_path / "chunk", 50)
+    assert [path.name for path in tmp_path.iterdir()] == ["reserve"]
+    assert (quota.used, reserve.size) == (90, 50)
+    (tmp_path / "next").write_bytes(bytes(40))
+    assert not reserve.recycle(tmp_path / "next", 40), "there is one"
+    reserve.drop()
+    assert not reserve.recycle(tmp_path / "next", 40), "none is needed"
+    assert quota.used == 40
+    assert [path.name for path in tmp_path.iterdir()] == ["next"]
 
 
 def test_a_chunk_sealed_again_is_counted_once(tmp_path: Path) -> None:

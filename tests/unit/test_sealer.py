@@ -200,6 +200,31 @@ def test_without_a_checkpoint_the_journal_stays_and_the_next_look_writes_it(
     call.close()
 
 
+def test_room_is_made_for_a_checkpoint(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By what may go: a file that is in the store, too."""
+    write, tries = call.spool.write_json, []
+
+    def full_once(name: str, document: dict[str, object]) -> None:
+        tries.append(name)
+        if len(tries) == 1:
+            full_disk()
+        write(name, document)
+
+    asked = []
+
+    def make_room(count: int, *, drop: bool) -> bool:
+        asked.append(drop)
+        return True
+
+    monkeypatch.setattr(call.spool, "write_json", full_once)
+    monkeypatch.setattr(call.quota, "make_room", make_room)
+    call.speak(0, 4)
+    assert call.look(4) == [1, 2]
+    assert (len(tries), asked) == (2, [True])
+    assert (call.spool.path / "checkpoint.json").exists()
+    call.close()
+
+
 def lost(call: Call, at: float, until: float, **more: object) -> None:
     body = {"track": "user", "frames": 1, "reason": "full", **more}
     call.writer.append(
