@@ -431,6 +431,7 @@ class Recorder:
             delivery.expect_tracks([track.name for track in tracks])
             delivery.ask = self._known
             delivery.shelf.droppable = True
+            delivery.shelf.reserve = sealer.reserve
             # Before the manifest: a start that finds no room leaves nothing behind in the store.
             journal = await engine.in_thread(JournalWriter, spool.journal, self._quota)
             if not at_once:
