@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from loguru import logger
 
@@ -28,6 +28,9 @@ DURABLE = (State.COMPLETED, State.COMPLETED_WITH_GAPS)
 TURNS = 3
 """How often one recording is looked at again where somebody else changed it meanwhile."""
 
+FIRST_REST_SECONDS, LONGEST_REST_SECONDS = 60.0, 3600.0
+"""How long a recording that failed is left alone by who is patient: doubled each time."""
+
 STALE_CHUNKS = 3
 MIN_STALE_SECONDS = 15.0
 
@@ -41,6 +44,15 @@ def stale_seconds(chunk_seconds: float) -> float:
     return max(STALE_CHUNKS * chunk_seconds, MIN_STALE_SECONDS)
 
 
+@dataclass(frozen=True, slots=True)
+class _Rest:
+    """How long a recording that failed is left alone."""
+
+    failed: Recovered
+    until: float
+    seconds: float
+
+
 class SpoolRecovery:
     """Recovers the recordings of one spool folder whose owners are dead.
 
@@ -52,28 +64,41 @@ class SpoolRecovery:
         self._depot = depot
         self._root = depot.settings.spool_dir
         self._foreign: dict[str, tuple[str, float]] = {}
+        self._rests: dict[str, _Rest] = {}
 
     async def run(
-        self, *, dry_run: bool = False, tell: Callable[[Recovered], None] = lambda one: None
+        self,
+        *,
+        dry_run: bool = False,
+        patient: bool = False,
+        tell: Callable[[Recovered], None] = lambda one: None,
     ) -> list[Recovered]:
         """Look through the spool once, and finish what can be finished.
 
         Args:
             dry_run: Only say what would be done.
+            patient: Leave a recording that failed alone for a while, longer each time; meanwhile
+                its failure is told again, as the same object.
             tell: Told of each recording at once.
 
         Raises:
             OSError: The spool cannot be read.
         """
-        in_thread = self._depot.engine.in_thread
+        in_thread, clock = self._depot.engine.in_thread, self._depot.clock
         if not dry_run:
             await in_thread(remove_abandoned, self._root)
         slots = asyncio.Semaphore(MAX_AT_ONCE)
         found: list[Recovered] = []
 
         async def one(name: str) -> None:
-            async with slots:
-                recovered = await self._one(name, dry_run=dry_run)
+            rest = self._rests.get(name)
+            recovered: Recovered | None
+            if patient and rest is not None and clock.monotonic() < rest.until:
+                recovered = rest.failed
+            else:
+                async with slots:
+                    recovered = await self._one(name, dry_run=dry_run)
+                self._rest(name, recovered)
             if recovered is not None:
                 found.append(recovered)
                 tell(recovered)
@@ -81,6 +106,16 @@ class SpoolRecovery:
         names = await in_thread(recordings_in, self._root)
         await asyncio.gather(*(one(name) for name in names))
         return found
+
+    def _rest(self, name: str, recovered: Recovered | None) -> None:
+        if recovered is None or recovered.outcome is not Outcome.FAILED:
+            self._rests.pop(name, None)
+            return
+        before = self._rests.get(name)
+        seconds = FIRST_REST_SECONDS if before is None else 2 * before.seconds
+        seconds = min(seconds, LONGEST_REST_SECONDS)
+        until = self._depot.clock.monotonic() + seconds
+        self._rests[name] = _Rest(recovered, until, seconds)
 
     async def _one(self, name: str, *, dry_run: bool) -> Recovered | None:
         try:
@@ -96,7 +131,7 @@ class SpoolRecovery:
             return await self._recover(spool, name, dry_run=dry_run)
         except Exception as error:  # one recording's trouble must not stop all others
             recovered = failed(name, "spool", error)
-            logger.bind(recording_id=name).error("not recovered: {}", error)
+            logger.bind(recording_id=name).info("not recovered: {}", error)
             return recovered
         finally:
             spool.release()

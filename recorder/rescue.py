@@ -29,6 +29,10 @@ from uploader.store import ObjectInfo, UploadInfo
 from uploader.upload import Context
 
 MAX_AT_ONCE = 4
+BUSY_DAYS = 2
+QUIET_DAY_SECONDS = 3600.0
+"""How seldom a day is looked at again that is over, and had nothing to do: an archive has many."""
+
 _DAY = re.compile(r"dt=\d{4}-\d{2}-\d{2}/")
 _FOLDER = re.compile(r"(dt=[^/]+/[^/]+/(?:continuation-[^/]+/)?)(.*)")
 
@@ -80,6 +84,7 @@ class BucketRescue:
         self._depot = depot
         self._new_owner = new_owner
         self._seen: dict[str, tuple[tuple[object, ...], float]] = {}
+        self._quiet: dict[str, float] = {}
 
     async def sweep(
         self,
@@ -89,6 +94,7 @@ class BucketRescue:
         dry_run: bool = False,
         unfenced: bool = False,
         tell: Callable[[Recovered], None] = lambda one: None,
+        on_wait: Callable[[tuple[int, float]], None] = lambda what: None,
     ) -> list[Recovered]:
         """Look, take over what is stale, and, if told to wait, look again at what may become so.
 
@@ -98,6 +104,7 @@ class BucketRescue:
             dry_run: See `rescue`.
             unfenced: See `rescue`.
             tell: See `rescue`.
+            on_wait: Told, before each wait, for how many recordings it is and how many seconds.
 
         Raises:
             StoreError: The store does not answer, or refuses.
@@ -109,7 +116,7 @@ class BucketRescue:
             tell(recovered)
 
         stale, seconds = await self.look(stale_after)
-        waiting = dict(self._seen)
+        waiting = {name: seen for name, seen in self._seen.items() if not self._is_here(name)}
         while True:
             mine = [one for one in stale if one.folder in waiting]
             await self.rescue(mine, dry_run=dry_run, unfenced=unfenced, tell=note)
@@ -117,6 +124,7 @@ class BucketRescue:
                 del waiting[one.folder]
             if not wait or not waiting:
                 return found
+            on_wait((len(waiting), seconds))
             await asyncio.sleep(seconds)
             stale, seconds = await self.look(stale_after)
             for folder, before in list(waiting.items()):
@@ -190,11 +198,17 @@ class BucketRescue:
         context = await self._context("")
         listing = await context.call("list_level", lambda: context.store.list_level(""))
         found: list[Sighting] = []
-        for day in sorted(name for name in listing.folders if _DAY.fullmatch(name)):
+        now = self._depot.clock.monotonic()
+        days = sorted(name for name in listing.folders if _DAY.fullmatch(name))
+        for day in days:
+            if day not in days[-BUSY_DAYS:] and now < self._quiet.get(day, now):
+                continue
             folders = await self._of_day(context, day)
             candidates = [one for one in folders if one.manifest and not one.looks_finished]
             await asyncio.gather(*(self._read(context, one) for one in candidates))
-            found += [one for one in candidates if _is_unfinished(one)]
+            unfinished = [one for one in candidates if _is_unfinished(one)]
+            self._quiet[day] = now + (0 if unfinished else QUIET_DAY_SECONDS)
+            found += unfinished
         return found
 
     async def _of_day(self, context: Context, day: str) -> list[Sighting]:
@@ -244,7 +258,7 @@ class BucketRescue:
         name, stored = sighting.recording_id, sighting.stored
         if stored is None:
             return None
-        if (self._depot.settings.spool_dir / name).exists():
+        if self._is_here(sighting.folder):
             reason = "its spool is on this host, and knows more"
             return Recovered(name, "bucket", Outcome.ALIVE, reason=reason)
         try:
@@ -267,8 +281,12 @@ class BucketRescue:
             reason = "its owner is alive after all, or somebody else was quicker"
             return Recovered(name, "bucket", Outcome.TAKEN, reason=reason)
         except Exception as error:  # one recording's trouble must not stop all others
-            logger.bind(recording_id=name).error("not recovered: {}", error)
+            logger.bind(recording_id=name).info("not recovered: {}", error)
             return failed(name, "bucket", error)
+
+    def _is_here(self, folder: str) -> bool:
+        """Return whether a recording's spool is on this host: it knows more than the bucket."""
+        return (self._depot.settings.spool_dir / folder.split("/")[1]).exists()
 
     async def _finish(self, plan: Plan, context: Context, stored: Stored) -> Recovered:
         depot = self._depot

@@ -37,7 +37,7 @@ from recorder.starting import Emit, OnEvent, Starting, handing_over
 from recorder.stores import make_store
 from uploader.budget import ByteBudget
 from uploader.clock import Clock, SystemClock
-from uploader.errors import BotRecorderError, StoreError
+from uploader.errors import BotRecorderError, StoreError, TransientError
 from uploader.manifest import KeyTaken
 from uploader.probe import Capabilities, probe
 from uploader.retry import AttemptFailed, Deadline, Retrier, RetryPolicy
@@ -178,6 +178,7 @@ class Recorder:
         dry_run: bool = False,
         unfenced: bool = False,
         on_recovered: Callable[[Recovered], None] | None = None,
+        on_wait: Callable[[tuple[int, float]], None] | None = None,
     ) -> list[Recovered]:
         """Finish what dead processes left in the spool, and what lost hosts left in the bucket.
 
@@ -195,6 +196,8 @@ class Recorder:
             unfenced: Also take over where the bucket has no conditional writes and cannot tell
                 two owners apart: only when the owners are gone for sure.
             on_recovered: Called with each recording as soon as it is done, on this event loop.
+            on_wait: Called, before each wait for another look, with how many recordings it is for
+                and how many seconds it takes; on this event loop.
 
         Returns:
             What was found and done; recordings that need nothing are not in it.
@@ -203,13 +206,19 @@ class Recorder:
             StoreError: The bucket does not answer, or refuses.
             OSError: The spool cannot be read.
         """
-        tell = handing_over(on_recovered)
+        tell, tell_wait = handing_over(on_recovered), handing_over(on_wait)
 
         async def work() -> list[Recovered]:
-            found = await self._spool_recovery.run(dry_run=dry_run, tell=tell)
+            found = await self._spool_recovery.run(dry_run=dry_run, patient=not wait, tell=tell)
             if bucket:
+                await self._asked()
                 found += await self._rescue.sweep(
-                    stale_after, wait=wait, dry_run=dry_run, unfenced=unfenced, tell=tell
+                    stale_after,
+                    wait=wait,
+                    dry_run=dry_run,
+                    unfenced=unfenced,
+                    tell=tell,
+                    on_wait=tell_wait,
                 )
             return found
 
@@ -340,6 +349,19 @@ class Recorder:
             if not getattr(self.capabilities, name):
                 logger.warning("{} {}", self.settings.location, meaning)
 
+    async def _asked(self) -> None:
+        """Wait until the store has said what it can do: to take over by what is assumed is rash.
+
+        Raises:
+            TransientError: It does not answer.
+        """
+        try:
+            async with asyncio.timeout(self.settings.retry_deadline_seconds):
+                await self._probed.wait()
+        except TimeoutError:
+            problem = f"{self.settings.location} does not answer"
+            raise TransientError(problem, op="probe", code="Timeout") from None
+
     async def _known(self) -> Capabilities:
         """Return what the store can do; what is assumed of it, if it does not answer in time."""
         if not self._require_store:  # or else opening has waited already
@@ -351,11 +373,16 @@ class Recorder:
     async def _recover_in_background(self) -> None:
         """Finish what is left in the spool; now, and again for as long as the recorder is open."""
         await self._probed.wait()
+        logged: dict[str, Recovered] = {}
         while True:
             try:
-                for recovered in await self._spool_recovery.run(tell=self._tell_recovered):
-                    if recovered.outcome is not Outcome.ALIVE:
-                        logger.info(
+                tell = self._tell_recovered
+                for recovered in await self._spool_recovery.run(patient=True, tell=tell):
+                    said = logged.get(recovered.recording_id)
+                    logged[recovered.recording_id] = recovered
+                    if recovered.outcome is not Outcome.ALIVE and recovered is not said:
+                        logger.log(
+                            "ERROR" if recovered.outcome is Outcome.FAILED else "INFO",
                             "recording {} from the spool: {} {}",
                             recovered.recording_id,
                             recovered.outcome,

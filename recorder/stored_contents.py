@@ -182,7 +182,7 @@ class StoredContents:
             try:
                 start, until = told["start"], told["end"]
                 until = None if until is None else min(until, end)
-                if start < end:
+                if start < end or until is None:
                     lost.append(Lost(str(told["track"]), start, until, 0, str(told["reason"])))
             except (KeyError, TypeError):
                 self._context.log.warning("a gap in the manifest is damaged: left out")

@@ -143,7 +143,7 @@ class ManifestFile:
                 if stored is None or not self._is_ours(stored):
                     raise LostOwnership(
                         f"{self.key} was changed by another owner",
-                        hint="another process has taken this recording over; its spool is kept",
+                        hint="another process has taken this recording over",
                     ) from error
                 self._etag = stored.etag
                 if stored.version == (self._owner, self._epoch, self._revision):

@@ -14,7 +14,6 @@ from typer.core import TyperCommand
 from recorder.cli import options, output, recover_watch, runtime
 from recorder.cli.recover_report import Report
 from recorder.plan import Plan
-from recorder.recovery import MIN_STALE_SECONDS
 from recorder.service import Recorder
 from recorder.settings import Settings, SettingsError
 from recorder.spool import PLAN, recordings_in
@@ -95,6 +94,11 @@ def recover(
     """
     console = output.stderr()
 
+    def tell_wait(what: tuple[int, float]) -> None:
+        count, seconds = what[0], math.ceil(what[1])
+        which = "whether 1 recording is" if count == 1 else f"which of {count} recordings are"
+        output.print_note(console, f"looking again in {seconds} s to see {which} alive")
+
     async def work(interrupts: runtime.Interrupts) -> int:
         searches = bucket is not None or watch
         _check(stale_after, interval, searches=searches, watch=watch, dry_run=dry_run)
@@ -115,8 +119,6 @@ def recover(
             if settings.bucket == _NO_BUCKET:
                 settings = _of_spool(settings, left)
             await recover_watch.check_answer(settings)
-            if searches and stale_after != 0:
-                output.print_note(console, _patience(settings, stale_after))
             try:
                 async with Recorder(settings, recover=False) as recorder:
                     await recorder.recover(
@@ -125,6 +127,7 @@ def recover(
                         dry_run=dry_run,
                         unfenced=unfenced,
                         on_recovered=report.take,
+                        on_wait=tell_wait,
                     )
             except asyncio.CancelledError:
                 output.print_note(console, "broken off: another run will go on with what is left")
@@ -209,14 +212,4 @@ def _of_spool(settings: Settings, left: list[str]) -> Settings:
             continue  # what is wrong with it is reported with its recovery
     raise SettingsError(
         [f"{_UNSET}, and no recording in {settings.spool_dir} can be read to say where it goes"]
-    )
-
-
-def _patience(settings: Settings, stale_after: float | None) -> str:
-    seconds = f"three chunk lengths, at least {MIN_STALE_SECONDS:g} s"
-    if stale_after is not None:
-        seconds = f"{stale_after:g} s"
-    return (
-        f"looking through {settings.location}; what is unfinished there is looked at again after "
-        f"{seconds}, to see whether it is alive"
     )

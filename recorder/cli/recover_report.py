@@ -88,7 +88,7 @@ class Report:
             self._say(f"nothing to recover {' or '.join(self._places)}")
             return
         told = [one for one in Outcome if counts[one] or one in _ALWAYS_TOLD]
-        dry = "dry run, nothing was changed: " if self._dry_run else ""
+        dry = "dry run, nothing was changed: would be " if self._dry_run else ""
         self._say(dry + ", ".join(f"{one} {counts[one]}" for one in told))
 
     def _counts(self) -> Counter[Outcome]:

@@ -323,3 +323,20 @@ async def test_turns_and_tracks_are_recovered_with_the_rest(
         samples(tmp_path, "turns/0002-user.wav"), VOICE[5 * RATE :][:RATE]
     )
     assert not leftovers(tmp_path)
+
+
+async def test_what_failed_is_left_alone_for_a_while_by_who_is_patient(
+    tmp_path: Path, clock: VirtualClock, store: FaultyStore
+) -> None:
+    await dead_call(tmp_path, clock, 1)
+    store.refuse("complete_multipart", refusal(AccessDenied, "complete_multipart"))
+    async with Recorder(settings_in(tmp_path), clock=clock, store=store, recover=False) as recorder:
+        tries = []
+        for seconds in (0, 59, 2, 118, 3):
+            clock.advance(seconds)
+            [one] = await recorder.recover(wait=False)
+            assert one.outcome is Outcome.FAILED
+            tries.append(store.calls["complete_multipart"])
+        assert tries == [1, 1, 2, 2, 3]
+        await recorder.recover()
+        assert store.calls["complete_multipart"] == 4

@@ -133,7 +133,7 @@ async def test_any_number_of_rescuers_do_each_recording_once(
     done = [one.recording_id for host in found for one in host if one.outcome is Outcome.RECOVERED]
     assert sorted(done) == [f"call-{index}" for index in range(6)]
     others = {one.outcome for host in found for one in host} - {Outcome.RECOVERED}
-    assert others <= {Outcome.TAKEN}
+    assert others <= {Outcome.TAKEN, Outcome.CLEANED}
     assert not leftovers(tmp_path)
 
 
@@ -339,3 +339,39 @@ def change_manifest(folder: Path, change: Callable[[dict[str, Any]], object]) ->
     document = json.loads(path.read_text())
     change(document)
     path.write_text(json.dumps(document))
+
+
+async def test_days_that_are_over_are_looked_at_seldom(tmp_path: Path, clock: VirtualClock) -> None:
+    async with LocalStore(tmp_path / "bucket") as inner:
+        for day in ("2020-01-01", "2020-01-02", "2020-01-03"):
+            await inner.put(f"dt={day}/call/audio.wav", b"audio")
+
+    class Counted(FaultyStore):
+        prefixes: list[str] = []  # noqa: RUF012 - one store, one test
+
+        def list_objects(self, prefix: str = "") -> Any:
+            self.prefixes.append(prefix)
+            return super().list_objects(prefix)
+
+    store = Counted(LocalStore(tmp_path / "bucket"))
+    async with other_host(tmp_path, clock, store=store) as recorder:
+        for _ in range(3):
+            await recorder.recover(bucket=True, wait=False)
+            clock.advance(10)
+        assert Counted.prefixes.count("dt=2020-01-01/") == 1
+        assert Counted.prefixes.count("dt=2020-01-03/") == 3
+        clock.advance(3600)
+        await recorder.recover(bucket=True, wait=False)
+        assert Counted.prefixes.count("dt=2020-01-01/") == 2
+
+
+async def test_a_wait_says_what_it_is_for(tmp_path: Path, clock: VirtualClock) -> None:
+    from uploader.clock import SystemClock
+
+    await lost_call(tmp_path, clock)
+    waits: list[tuple[int, float]] = []
+    async with other_host(tmp_path, SystemClock()) as recorder:  # type: ignore[arg-type]
+        [one] = await recorder.recover(bucket=True, stale_after=0.2, on_wait=waits.append)
+    assert one.outcome is Outcome.RECOVERED
+    assert [count for count, _ in waits] == [1]
+    assert 0 < waits[0][1] <= 0.2

@@ -178,6 +178,7 @@ def calls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, troubles: list[Except
 
     async def recover(self: Recorder, **options: Any) -> list[Recovered]:
         del options["on_recovered"]
+        options.pop("on_wait", None)
         noted.append(options)
         if troubles:
             raise troubles.pop(0)

@@ -196,7 +196,7 @@ async def test_a_dry_run_changes_nothing(place: Place, words: tuple[str, ...]) -
     assert "here  would be recovered  from spool\n" in done.stdout
     assert ("lost  would be recovered  from bucket\n" in done.stdout) is bool(words)
     count = 2 if words else 1
-    assert f"dry run, nothing was changed: recovered {count}" in done.stdout
+    assert f"dry run, nothing was changed: would be recovered {count}" in done.stdout
 
 
 async def test_a_damaged_recording_is_one_failure_and_the_others_are_done(place: Place) -> None:
@@ -245,7 +245,7 @@ async def test_a_second_look_tells_the_dead_from_the_living(place: Place) -> Non
     assert "lost  recovered  from bucket" in done.stdout
     assert "live  alive  from bucket\n  it changed between two looks\n" in done.stdout
     assert done.stdout.splitlines()[-1] == "recovered 1, failed 0, alive 1"
-    assert f"is looked at again after {STALE_SECONDS} s" in done.stderr
+    assert f"looking again in {STALE_SECONDS} s to see which of 2 recordings are alive" in done.stderr
     assert "live  alive  from spool\n" in here.stdout
     assert state == b"completed"
     await place.assert_finished("live", int(samples))
