@@ -8,7 +8,7 @@ as it has come, before the work has seen it, so that what it was told is lost.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Generator
+from collections.abc import Callable, Coroutine, Generator
 from typing import Any, Literal
 
 Moment = Literal["at once", "as it has come"]
@@ -103,20 +103,3 @@ async def cancelled_at(at: int, moment: Moment, work: Coroutine[Any, Any, Any]) 
     left = {task for task in asyncio.all_tasks() - before if not task.done()}
     assert not left, f"cancelled at point {at}, it leaves {left}"
     return points.reached
-
-
-async def everywhere(
-    trial: Callable[[int, Moment], Awaitable[bool]], *, every: int = 1
-) -> AsyncIterator[tuple[int, Moment]]:
-    """Try every point until the work ends without having come to it; yield each one tried.
-
-    Args:
-        trial: Makes a new start, and returns whether the point was reached.
-        every: Only each so many-th point, after the first.
-    """
-    for moment in MOMENTS:
-        at = 1
-        while await trial(at, moment):
-            yield at, moment
-            at += every
-            assert at < 5000, "it never ends"

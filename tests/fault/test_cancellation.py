@@ -53,11 +53,6 @@ def quick() -> Iterator[None]:
                 logger.enable(name)
 
 
-@pytest.fixture
-def every(request: pytest.FixtureRequest) -> int:
-    return 1
-
-
 def told(what: str, points: Counter[str]) -> None:
     assert all(points[moment] for moment in MOMENTS), f"{what}: no points were found"
     print(f"{what}: " + ", ".join(f"{points[moment]} points {moment}" for moment in MOMENTS))
@@ -495,8 +490,11 @@ async def unfinished(lab: Lab) -> None:
     lab.keep()
 
 
+@pytest.mark.parametrize("every", [3, pytest.param(1, marks=pytest.mark.soak)])
 @pytest.mark.parametrize("source", ["spool", "bucket"])
-async def test_recovery_cancelled_anywhere_is_done_by_the_next(lab: Lab, source: str) -> None:
+async def test_recovery_cancelled_anywhere_is_done_by_the_next(
+    lab: Lab, source: str, every: int
+) -> None:
     await unfinished(lab)
     if source == "bucket":
         shutil.rmtree(lab.folder.parent / "kept" / "spool")
@@ -523,7 +521,7 @@ async def test_recovery_cancelled_anywhere_is_done_by_the_next(lab: Lab, source:
         assert expected[-1] >= (SECONDS * RATE if source == "spool" else RATE)
         return points.reached
 
-    await everywhere(f"Recorder.recover from the {source}", trial)
+    await everywhere(f"Recorder.recover from the {source}", trial, every=every)
 
 
 async def test_a_caller_who_is_cancelled_does_not_end_a_recovery(lab: Lab) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 from faulty_store import refusal, reset
-from hypothesis import HealthCheck, currently_in_test_context, event, settings
+from hypothesis import HealthCheck, Phase, currently_in_test_context, event, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     RuleBasedStateMachine,
@@ -489,6 +489,9 @@ def lives(examples: int, steps: int, *, random: bool) -> settings:
         derandomize=not random,
         database=None,
         suppress_health_check=list(HealthCheck),
+        # Not shrunk, which takes long: what happened in a life that fails is told with the error.
+        phases=(Phase.generate,),
+        report_multiple_bugs=False,
         print_blob=False,
     )
 
@@ -543,13 +546,38 @@ def attaches_and_is_lost(life: WholeLife, death: Death) -> bool:
     return died
 
 
-WAYS = [stops, recovers, rescues, takes_over, attaches]
-WORSE = [attaches_and_is_rescued, attaches_and_is_lost]
+WAYS = [
+    stops,
+    recovers,
+    rescues,
+    takes_over,
+    attaches,
+    attaches_and_is_rescued,
+    attaches_and_is_lost,
+]
+QUICK = [
+    (stops, 35),
+    (recovers, 35),
+    (rescues, 0),
+    (attaches_and_is_rescued, 35),
+    (attaches_and_is_lost, 35),
+]
+"""What the default suite tries, after the requests' effects; the others are for long runs."""
 
 
-@pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
-@pytest.mark.parametrize("steps", [0, 35])
-@pytest.mark.parametrize("way", WAYS + WORSE)
+def every_way() -> list[Any]:
+    cases = []
+    for way in WAYS:
+        for steps in (0, 35):
+            for after in (False, True):
+                quick = after and (way, steps) in QUICK
+                name = f"{way.__name__}-{steps}-{'after' if after else 'before'}"
+                marks = [] if quick else [pytest.mark.soak]
+                cases.append(pytest.param(way, steps, after, id=name, marks=marks))
+    return cases
+
+
+@pytest.mark.parametrize(("way", "steps", "after"), every_way())
 def test_who_dies_at_any_request_leaves_what_others_can_finish(
     way: Callable[[WholeLife, Death], bool], steps: int, after: bool
 ) -> None:

@@ -41,7 +41,8 @@ class Model:
         began: Whether the start came through: if not, there may be an empty recording, or none.
         floor: Samples that must be there although the host was lost; None if none may be lost.
         rescued: Whether somebody without the spool may have finished it: marks may be lost.
-        length: Of the whole, once it has stopped; None while it goes on, or if it was cut off.
+        length: Of the whole, at least, once it has ended; None while it goes on.
+        longest: Of the whole, at most: silence before a death may have been sealed, or not.
     """
 
     rate: int
@@ -53,6 +54,7 @@ class Model:
     floor: int | None = None
     rescued: bool = False
     length: int | None = None
+    longest: int = 0
     turns: list[Turn] = field(default_factory=list)
     pauses: list[list[int | None]] = field(default_factory=list)
     cursors: dict[str, int] = field(default_factory=dict)
@@ -130,12 +132,13 @@ class Model:
                 if SOURCES[track] == "playout":
                     self.interrupt(track)
         self.last_written = self.now
-        self.length = max([self.now, *self.cursors.values()])
+        self.length = self.longest = max([self.now, *self.cursors.values()])
 
     def cut_off(self) -> None:
         """The process has died: the call ends with the last that was accepted."""
         if self.length is None:
             self.length = max([self.last_written, *self.cursors.values()])
+            self.longest = max(self.length, self.now)
 
     def planes(self, length: int) -> dict[str, Samples]:
         """Return all tracks' samples [0, length)."""

@@ -124,12 +124,8 @@ def check_whole(bucket: Path, recording_id: str, model: Model) -> str:
     }
     assert listed == found, f"continuations {found}, listed are {listed}"
     assert model.length is not None
-    if model.floor is None:
-        assert end == model.length, f"{end} samples, not {model.length}"
-    else:
-        assert model.floor <= end <= model.length, (
-            f"{end} samples, not {model.floor} to {model.length}"
-        )
+    least = model.length if model.floor is None else model.floor
+    assert least <= end <= model.longest, f"{end} samples, not {least} to {model.longest}"
     if not model.rescued:
         assert len(documents) == 1, "nobody took it over, and it is in pieces"
         assert manifest["state"] == "completed"
