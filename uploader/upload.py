@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Protocol, TypeVar
 from uploader.budget import ByteBudget
 from uploader.checksum import combine, crc64nvme, encode
 from uploader.errors import (
+    AccessDenied,
     BotRecorderError,
     Conflict,
     InvalidPart,
@@ -26,6 +27,7 @@ from uploader.errors import (
     NoSuchUpload,
     PreconditionFailed,
     StoreError,
+    Unsupported,
 )
 from uploader.parts import PartRange, tail_parts, whole_parts
 from uploader.probe import Capabilities
@@ -187,6 +189,12 @@ class Upload:
             listed = await self._call("list_parts", lambda: store.list_parts(self.key, upload_id))
         except NoSuchUpload:
             return  # completed, or gone: `finish` finds out which
+        except (AccessDenied, Unsupported):
+            # What is there cannot be seen, so nothing may be sent under its numbers.
+            self._supersede()
+            self.upload_id = None
+            self.parts = {}
+            return
         held = {part.number: part for part in listed}
         self.parts = {
             number: part

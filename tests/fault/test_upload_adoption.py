@@ -6,11 +6,11 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from faulty_store import FaultyStore
+from faulty_store import FaultyStore, refusal
 from test_upload_faults import DATA, KEY, PART, finished, make
 
 from uploader.checksum import crc64nvme
-from uploader.errors import NoSuchUpload
+from uploader.errors import AccessDenied, NoSuchUpload
 from uploader.local import LocalStore
 from uploader.store import Part
 from uploader.upload import PartDiffers, Upload
@@ -165,3 +165,14 @@ async def test_an_answer_lost_to_create_makes_the_upload_doubtful(store: FaultyS
     await upload.create()
     assert upload.doubtful
     assert len([one async for one in store.inner.list_uploads()]) == 2
+
+
+async def test_parts_that_may_not_be_listed_are_not_sent_over(store: FaultyStore) -> None:
+    before = await begun(store)
+    upload, _, _ = make(store)
+    store.refuse("list_parts", refusal(AccessDenied, "list_parts"))
+    await upload.adopt(*known(before))
+    info = await upload.finish(len(DATA))
+    assert info.size == len(DATA)
+    assert await store.inner.get(KEY) == DATA
+    assert upload.superseded == [before.upload_id]
