@@ -87,7 +87,11 @@ class CleanUp:
         async def collect() -> set[str]:
             return {info.key async for info in store.list_objects(prefix)}
 
-        return await self._context.call("list_objects", collect)
+        try:
+            return await self._context.call("list_objects", collect)
+        except (AccessDenied, Unsupported) as error:  # those that are known go all the same
+            self._context.log.info("chunk objects cannot be looked for: {}", error)
+            return set()
 
     async def _abort_uploads(self) -> None:
         """Abort the uploads that lie in the recording's own folder: none is needed any more."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -340,3 +341,20 @@ async def test_what_failed_is_left_alone_for_a_while_by_who_is_patient(
         assert tries == [1, 1, 2, 2, 3]
         await recorder.recover()
         assert store.calls["complete_multipart"] == 4
+
+
+async def test_without_permission_to_list_what_is_known_is_deleted_all_the_same(
+    tmp_path: Path, clock: VirtualClock, store: FaultyStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await dead_call(tmp_path, clock, 4)
+
+    async def refused(prefix: str = "") -> AsyncIterator[Any]:
+        raise refusal(AccessDenied, "list")()
+        yield
+
+    monkeypatch.setattr(store, "list_objects", refused)
+    monkeypatch.setattr(store, "list_uploads", refused)
+    async with Recorder(settings_in(tmp_path), clock=clock, store=store, recover=False) as other:
+        [one] = await other.recover()
+    assert one.outcome is Outcome.RECOVERED
+    assert not leftovers(tmp_path)
