@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import random as random_numbers
 import selectors
+from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, TypeVar
 
@@ -449,3 +451,31 @@ def test_counts_are_kept_apart_by_operation() -> None:
         assert calls.counts["head"] == OpCounts(attempts=2, retries=1, failures=0)
 
     run(main())
+
+
+def test_many_calls_do_not_come_back_at_the_same_moment_after_an_outage() -> None:
+    """A thousand sessions whose requests have failed for ten minutes: they come back one by one."""
+    arrivals: list[float] = []
+
+    async def main() -> None:
+        back = now() + 600
+        generator = random_numbers.Random(3)
+        retrier = Retrier(
+            RetryPolicy(deadline_seconds=None), monotonic=now, random=generator.random
+        )
+
+        async def request() -> None:
+            if now() < back:
+                raise transient()
+            arrivals.append(now() - back)
+
+        await asyncio.gather(*(retrier.call("put", request) for _ in range(1000)))
+
+    logger.disable("uploader")
+    try:
+        run(main())
+    finally:
+        logger.enable("uploader")
+    assert max(arrivals) <= 20, "the longest wait is 20 s"
+    busiest = max(Counter(int(arrival * 10) for arrival in arrivals).values())
+    assert busiest < 50, "in a tenth of a second; without jitter it would be all"
