@@ -164,8 +164,12 @@ def _layouts(scenario: Scenario, planes: dict[str, Samples]) -> dict[str, Sample
         summed = sum((planes[name].astype(int) for name in names), silence.astype(int))
         return np.clip(summed, -32768, 32767).astype(np.int16)
 
-    right = ["bot"] if "bot" in planes else list(planes)[1:]
-    left = [name for name in planes if name not in right]
+    names = list(planes)
+    declared = [voice.name for voice in scenario.voices[: scenario.declared]]
+    # A bot that joins late and third is one of the rest: nobody moves from one side to the other.
+    alone = "bot" in declared or "bot" in names[:2]
+    right = ["bot"] if "bot" in names and alone else names[1:]
+    left = [name for name in names if name not in right]
     layouts = {
         "stereo": np.stack([total(left), total(right)], axis=1),
         "mono": total(list(planes)).reshape(-1, 1),

@@ -10,11 +10,13 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import IntEnum
+from pathlib import Path
 from typing import Any, NoReturn
 
 import numpy as np
 from faulty_store import FaultyStore
 
+from recorder.sealer import RESERVE
 from uploader.store import Body, ObjectAttributes, ObjectInfo, Store
 
 CHANGES = {"open", "os.rename", "os.link", "os.remove", "os.mkdir", "os.rmdir", "shutil.rmtree"}
@@ -132,16 +134,20 @@ class Hook:
     def _heard(self, event: str, arguments: tuple[Any, ...]) -> None:
         if event not in CHANGES or not self._watch[Field.GO]:
             return
-        if event == "open" and not arguments[2] & (os.O_CREAT | os.O_TRUNC):
-            return
-        path = str(arguments[0])
-        if path.endswith(".new") and "/chunks/" in path:
-            self._seal(begins=event == "open")
+        path = Path(str(arguments[0])).name
+        if event == "open":
+            if path == RESERVE and arguments[2] & (os.O_CREAT | os.O_RDWR) == os.O_RDWR:
+                self._seal(begins=True)
+            if not arguments[2] & (os.O_CREAT | os.O_TRUNC):
+                return
+        elif event == "os.rename" and path == RESERVE:
+            self._seal(begins=False)
         changes = self._watch.count(Field.DISK_CHANGES)
         if self._kill.by == "disk" and changes == self._kill.at:
             die()
 
     def _seal(self, *, begins: bool) -> None:
+        """A chunk's file is written, in the room set aside for it, and then gets its name."""
         kill = self._kill
         if begins:
             number = self._watch.begin(Field.SEAL)
