@@ -94,16 +94,20 @@ class Reserve:
         Returns:
             Whether that was done: the file is gone, and its bytes are the reserve's.
         """
-        with self._lock:
+        # Who holds the lock may be waiting for the very room that is being made.
+        if not self._lock.acquire(blocking=False):
+            return False
+        try:
             if self._dropped or self._size >= size:
                 return False
-            try:
-                path.replace(self._path)
-            except OSError:
-                return False
+            path.replace(self._path)
             self._quota.give(self._size)
             self._size = size
-            return True
+        except OSError:
+            return False
+        finally:
+            self._lock.release()
+        return True
 
     def drop(self) -> None:
         """Give it up: no chunk will follow."""

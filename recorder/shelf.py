@@ -96,15 +96,18 @@ class ChunkShelf:
                 self._log.error(GONE, number)
                 self._lose(index, GONE.format(number))
 
-    def retire(self, chunk: Chunk) -> None:
-        """Let a file go that is needed for nothing here; its room may be for the next chunk."""
-        if not self._recycle(chunk):
-            self.delete(chunk)
+    def retire(self, chunk: Chunk) -> int:
+        """Let a file go; where no room is set aside for the next chunk, its own is from now on.
+
+        Returns:
+            The bytes that are free now.
+        """
+        return 0 if self._recycle(chunk) else self.delete(chunk)
 
     def restock(self) -> None:
         """If there is no room set aside, take that of a file whose chunk is in the store, too."""
         index = next(self._copies(), None)
-        if index is not None and self.reserve is not None and not self.reserve.size:
+        if index is not None:
             self._recycle(self._contents.sealed[index])
 
     def delete(self, chunk: Chunk) -> int:
@@ -119,7 +122,8 @@ class ChunkShelf:
 
     def _recycle(self, chunk: Chunk) -> bool:
         path = self._contents.chunk_path(chunk.number)
-        if self.reserve is None or not self.reserve.recycle(path, chunk.bytes):
+        reserve = self.reserve
+        if reserve is None or reserve.size or not reserve.recycle(path, chunk.bytes):
             return False
         self._away.add(self._index(chunk))
         return True
@@ -138,7 +142,7 @@ class ChunkShelf:
     def let_copy_go(self) -> int:
         """See `recorder.quota.Shelf`."""
         index = next(self._copies(), None)
-        return 0 if index is None else self.delete(self._contents.sealed[index])
+        return 0 if index is None else self.retire(self._contents.sealed[index])
 
     def oldest_unsent(self) -> float | None:
         """See `recorder.quota.Shelf`."""
@@ -159,7 +163,7 @@ class ChunkShelf:
             lost = index >= self.sent  # or else it is in the store, and no manifest says so yet
             if lost:
                 self._lose(index, DROPPED)
-        freed = self.delete(chunk)
+        freed = self.retire(chunk)
         if lost:
             self._tell(chunk)
         return freed

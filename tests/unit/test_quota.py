@@ -241,6 +241,30 @@ def test_a_file_in_the_store_becomes_the_room_for_the_next_chunk_if_there_is_non
     assert (call.files, call.shelf.reserve.size, quota.used) == ([], SIZE, SIZE)
 
 
+def test_what_goes_for_others_first_becomes_the_room_for_the_next_chunk(
+    make: Make, quota: SpoolQuota, tmp_path: Path
+) -> None:
+    """Somebody else may take what is free on a disk before it is taken for a chunk."""
+    call = make()
+    for _ in range(5):
+        call.seal()
+    call.shelf.reserve = Reserve(tmp_path / "reserve", quota)
+    call.seal()
+    assert (call.lost, call.files, call.shelf.reserve.size) == ([1, 2], [3, 4, 5, 6], SIZE)
+    assert quota.used == 5 * SIZE
+
+
+def test_room_made_for_the_reserve_itself_is_waited_for_by_nobody(
+    make: Make, quota: SpoolQuota, tmp_path: Path
+) -> None:
+    call = make()
+    for _ in range(5):
+        call.seal()
+    call.shelf.reserve = Reserve(tmp_path / "reserve", quota)
+    call.shelf.reserve.grow(SIZE, drop=True)
+    assert (call.lost, call.shelf.reserve.size, quota.used) == ([1], SIZE, 5 * SIZE)
+
+
 def test_a_recording_that_has_ended_gives_nothing(make: Make, quota: SpoolQuota) -> None:
     call = make()
     for _ in range(5):
