@@ -6,6 +6,7 @@ would have. Handlers of the program's own are left alone: it decides when it clo
 
 from __future__ import annotations
 
+import concurrent.futures.thread  # noqa: F401 - its exit hook must be there before this one's
 import os
 import signal
 import threading
