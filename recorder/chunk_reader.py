@@ -94,7 +94,7 @@ class ChunkReader:
         return Planes(samples, tracks)
 
     async def _rows(self, chunk: Chunk, begin: int, until: int) -> Samples:
-        if chunk.lost:
+        if chunk.lost or not chunk.tracks:
             return _silence(chunk, begin, until)
         path = self._path(chunk.number)
 

@@ -21,7 +21,7 @@ class Chunk:
         number: From 1.
         first_sample: Its place on the recording's clock.
         samples: How many, per track.
-        tracks: Names, in channel order.
+        tracks: Names, in channel order; a chunk of none has one silent channel.
         bytes: Size of the file.
         checksum: CRC-64/NVME of the file.
         lost: Whether its audio is missing for good: outputs have silence there, and a gap says so.

@@ -19,6 +19,8 @@ from uploader.upload import RECORDING_ID
 
 FIRST_SAMPLE = "recorder-first-sample"
 TRACKS = "recorder-tracks"
+CHANNELS = "recorder-channels"
+"""How many tracks a chunk has, or channels an output."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +106,7 @@ class Plan:
                 "recorder-sequence": str(chunk.number),
                 FIRST_SAMPLE: str(chunk.first_sample),
                 "recorder-samples": str(chunk.samples),
-                "recorder-channels": str(len(chunk.tracks)),
+                CHANNELS: str(len(chunk.tracks)),
                 **_track_names(chunk.tracks),
                 "recorder-duration-seconds": f"{self.seconds(chunk.samples):g}",
             },
@@ -118,7 +120,7 @@ class Plan:
             self.container.media_type,
             {
                 "recorder-layout": spec.track or spec.layout,
-                "recorder-channels": str(spec.channels),
+                CHANNELS: str(spec.channels),
                 FIRST_SAMPLE: str(spec.first_sample),
             },
             self.storage_class,

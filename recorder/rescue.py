@@ -30,6 +30,7 @@ from uploader.upload import Context
 
 MAX_AT_ONCE = 4
 BUSY_DAYS = 2
+EMPTY_BYTES = 4096
 QUIET_DAY_SECONDS = 3600.0
 """How seldom a day is looked at again that is over, and had nothing to do: an archive has many."""
 
@@ -45,7 +46,8 @@ class Sighting:
         folder: Its key prefix.
         manifest: ETag of its manifest; empty if there is none.
         chunks: Chunk objects, as key and ETag.
-        outputs: How many other objects there are.
+        outputs: How many other objects there are that hold audio: an empty one tells nothing of
+            the others, which a recording without chunks may still lack.
         uploads: Multipart uploads in progress, and how many parts each has.
         stored: Its manifest.
     """
@@ -358,4 +360,4 @@ def _note(folders: dict[str, Sighting], info: ObjectInfo) -> None:
     elif chunk_number(rest) is not None:
         sighting.chunks.add((info.key, info.etag))
     else:
-        sighting.outputs += 1
+        sighting.outputs += info.size > EMPTY_BYTES

@@ -230,8 +230,10 @@ class Sealer:
 
     def _seal(self, start: int, end: int) -> Chunk:
         planes = self._renderer.planes(start, end)
-        tracks, samples = planes.shape
-        header = WAV.header(samples, self.timeline.sample_rate, tracks)
+        if not len(planes):  # nobody has joined yet: a file needs a channel
+            planes = np.zeros((1, end - start), dtype=np.int16)
+        channels, samples = planes.shape
+        header = WAV.header(samples, self.timeline.sample_rate, channels)
         body = np.ascontiguousarray(planes.T)
         size = len(header) + body.nbytes
         number = len(self.sealed) + 1

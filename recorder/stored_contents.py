@@ -13,7 +13,7 @@ from typing import Any
 from recorder.chunks import Chunk
 from recorder.containers.wav import parse_header
 from recorder.names import InvalidName, check_track
-from recorder.plan import FIRST_SAMPLE, TRACKS, Plan
+from recorder.plan import CHANNELS, FIRST_SAMPLE, TRACKS, Plan
 from recorder.timeline import Lost, Timeline, TrackState, Turn
 from uploader.checksum import crc64nvme
 from uploader.errors import NoSuchObject
@@ -112,7 +112,8 @@ class StoredContents:
         if metadata.get(FIRST_SAMPLE) != str(start) or header.sample_rate != self._plan.sample_rate:
             context.log.warning("{} is not the chunk at sample {}", info.key, start)
             return None
-        tracks = self._tracks(header.channels, metadata.get(TRACKS, ""))
+        count = 0 if metadata.get(CHANNELS) == "0" else header.channels
+        tracks = self._tracks(count, metadata.get(TRACKS, ""))
         samples = (len(body) - header.data_offset) // (2 * header.channels)
         number = self._next_number()
         return Chunk(number, start, samples, tracks, len(body), crc64nvme(body))
@@ -157,8 +158,8 @@ class StoredContents:
                 timeline.lost.append(Lost(name, chunk.first_sample, chunk.end, 0, reason))
         if self._document.get("sealed") is not True:
             reason = (
-                "the recording's host was lost: audio behind this, at most one chunk and the "
-                "hold-back, was not in the bucket yet"
+                "the recording's host was lost: audio behind this, about one chunk and the "
+                "hold-back at most, was not in the bucket yet"
             )
             for name in tracks:
                 timeline.lost.append(Lost(name, end, None, 0, reason))

@@ -112,9 +112,10 @@ def _chunk(
 ) -> ListedChunk:
     claims, samples = reading.claims, max(0, chunk.count("samples"))
     tracks, lost = texts(chunk, "tracks"), chunk.flag("lost")
+    channels = max(1, len(tracks))  # of no tracks, a silent one
     checksum = None
     if not lost:
-        size = WAV.header_bytes + 2 * len(tracks) * samples
+        size = WAV.header_bytes + 2 * channels * samples
         reading.equal(f"{what}bytes", size, chunk.count("bytes"))
         checksum = reading.checksum(f"{what}checksum", chunk.text("checksum"))
     wanted = Wanted(
@@ -123,7 +124,7 @@ def _chunk(
         bytes=chunk.count("bytes"),
         checksum=checksum,
         samples=samples,
-        channels=len(tracks),
+        channels=channels,
         sample_rate=claims.sample_rate,
         metadata={
             RECORDING_ID: claims.recording_id,

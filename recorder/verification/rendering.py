@@ -179,10 +179,11 @@ class Rendering:
     def _planes(self, chunk: ListedChunk, frames: Samples | None) -> Iterator[tuple[int, Planes]]:
         """Yield frames as planes of all tracks, each block with where in the frames it begins."""
         tracks = self._claims.tracks
-        if frames is None or frames.shape[1] != len(chunk.tracks) or len(tracks) < frames.shape[1]:
+        joined = len(chunk.tracks)
+        if frames is None or frames.shape[1] != max(1, joined) or len(tracks) < joined:
             return  # a finding
         for at in range(0, len(frames), _BLOCK):
-            block = frames[at : at + _BLOCK].T
+            block = frames[at : at + _BLOCK].T[:joined]
             planes = np.zeros((len(tracks), block.shape[1]), dtype=np.int16)
             planes[: len(block)] = block
             yield at, Planes(planes, tracks)

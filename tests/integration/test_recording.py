@@ -20,6 +20,7 @@ from recorder import Recorder, Session, Settings, State, Track, VirtualClock
 from recorder.embedded import EmbeddedS3
 from recorder.events import ChunkUploaded, Event, OutputCompleted, PartUploaded, RecordingEnded
 from recorder.stores import make_store
+from recorder.verification import verify
 from uploader.checksum import crc64nvme, encode
 
 RATE = 24000
@@ -331,3 +332,33 @@ async def test_tracks_that_join_late_are_silent_before_in_whatever_parts_they_ar
     stereo = np.frombuffer((folder / "audio.wav").read_bytes()[80:], dtype="<i2").reshape(-1, 2)
     np.testing.assert_array_equal(stereo[:, 0], voice[0])
     np.testing.assert_array_equal(stereo[:, 1], voice[1] + voice[2])
+
+
+@pytest.mark.parametrize("joins", [True, False])
+async def test_a_recording_may_begin_without_any_track(tmp_path: Path, joins: bool) -> None:
+    clock = VirtualClock()
+    settings = Settings(
+        bucket=(tmp_path / "bucket").as_uri(),
+        spool_dir=tmp_path / "spool",
+        chunk_seconds=1,
+        outputs=("stereo", "tracks"),
+        keep_chunks=True,
+    )
+    async with Recorder(settings, clock=clock) as recorder:
+        call = await recorder.start("call", tracks=[])
+        clock.advance(5)
+        await call.flush()
+        if joins:
+            clock.advance(1)
+            call.write("late", b"\x01\x02" * 24000, 24000)
+        result = await call.stop()
+    assert result.state is State.COMPLETED
+    assert [output.name for output in result.outputs] == ["stereo"] + ["late"] * joins
+    [path] = tmp_path.glob("bucket/dt=*/call/audio.wav")
+    left = np.frombuffer(path.read_bytes()[80:], dtype="<i2").reshape(-1, 2)[:, 0]
+    assert len(left) == (6 if joins else 5) * 24000
+    assert not left[: 5 * 24000].any()
+    assert (left[5 * 24000 :] == 0x0201).all()
+    async with make_store(settings) as store:
+        report = await verify(store, "call")
+    assert report.ok, report.findings
