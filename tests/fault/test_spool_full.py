@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -212,8 +213,10 @@ def dropped_by(seen: list[Event]) -> list[int]:
 
 
 def assert_oldest_first(dropped: list[int]) -> None:
-    assert dropped == sorted(dropped) != []
-    spared = set(range(dropped[0], dropped[-1])) - set(dropped)
+    assert dropped
+    # What was just on its way may go one or two later.
+    assert all(later > earlier - 3 for earlier, later in itertools.pairwise(dropped))
+    spared = set(range(min(dropped), max(dropped))) - set(dropped)
     assert len(spared) < 5, "others than what was just on its way"
 
 
@@ -238,10 +241,10 @@ async def test_with_the_store_away_the_oldest_audio_goes_and_nothing_is_refused(
     gaps = check(tmp_path, document, 120 * RATE)
     dropped = dropped_by(seen)
     assert len(dropped) > 20
-    assert sorted(gaps) == [((number - 1) * RATE, number * RATE) for number in dropped]
+    assert sorted(gaps) == [((number - 1) * RATE, number * RATE) for number in sorted(dropped)]
     assert_oldest_first(dropped)
-    assert dropped[0] in (9, 10), "not the oldest, but for the one on its way"
-    assert [chunk["number"] for chunk in document["chunks"] if chunk.get("lost")] == dropped
+    assert min(dropped) in (9, 10), "not the oldest, but for the one on its way"
+    assert [chunk["number"] for chunk in document["chunks"] if chunk.get("lost")] == sorted(dropped)
     assert all("drop_oldest" in gap.reason for gap in result.gaps)
     objects = sorted(int(path.stem) for path in tmp_path.glob("bucket/dt=*/*/chunks/*.wav"))
     assert objects == [number for number in range(1, 121) if number not in dropped]
@@ -276,7 +279,7 @@ async def test_dropped_chunks_are_listed_by_a_recovery_too(
         [one] = await other.recover()
     assert one.outcome is Outcome.RECOVERED
     gaps = check(tmp_path, manifest(tmp_path), 80 * RATE)
-    assert sorted(gaps) == [((number - 1) * RATE, number * RATE) for number in dropped]
+    assert sorted(gaps) == [((number - 1) * RATE, number * RATE) for number in sorted(dropped)]
     assert not leftovers(tmp_path)
 
 
@@ -328,9 +331,9 @@ async def test_a_refusing_store_does_not_keep_the_oldest_from_going(
         await call.stop()
     dropped = dropped_by(seen)
     assert_oldest_first(dropped)
-    assert dropped[0] < 4
+    assert min(dropped) < 4
     gaps = check(tmp_path, manifest(tmp_path), 80 * RATE)
-    assert sorted(gaps) == [((number - 1) * RATE, number * RATE) for number in dropped]
+    assert sorted(gaps) == [((number - 1) * RATE, number * RATE) for number in sorted(dropped)]
 
 
 # -- files that are not there --------------------------------------------------------------------
