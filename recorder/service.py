@@ -12,12 +12,13 @@ from dataclasses import replace
 from datetime import UTC, timedelta
 from functools import partial
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from loguru import logger
 
 from recorder import shutdown
 from recorder.backstage import SessionBackstage
+from recorder.closing import Closing
 from recorder.delivery import Delivery
 from recorder.depot import Depot
 from recorder.engine import Engine
@@ -106,6 +107,10 @@ class Recorder:
         self._recover = recover
         self._on_recovered = on_recovered
         self._sessions: set[SessionBackstage] = set()
+        self._depot: Depot | None = None
+        self._opening: asyncio.Task[Any] | None = None
+        self._beginning: set[asyncio.Task[Any]] = set()
+        self._closing: Closing | None = None
 
     # -- life --------------------------------------------------------------------------------
 
@@ -120,6 +125,7 @@ class Recorder:
         if self._engine is not None:
             raise RuntimeError("this recorder is open already")
         self._engine = engine = Engine()
+        self._closing = None
         self._tell_recovered = handing_over(self._on_recovered)
         try:
             await engine.run(self._open())
@@ -147,27 +153,35 @@ class Recorder:
         await self._close(self.settings.drain_seconds if wait_seconds is None else wait_seconds)
 
     async def _close(self, seconds: float) -> None:
-        engine = self._engine
-        if engine is None:
-            return
-        self._engine = None
-        shutdown.forget(self)
-        await engine.run(self._shut(seconds))
-        await asyncio.to_thread(engine.close)
+        if (closing := self._end(seconds)) is not None:
+            closing.begin()
+        if self._closing is not None:
+            await self._closing.wait()
 
     def drain(self) -> None:
         """End all sessions and close, waiting for it: where no event loop will run any more.
 
         Waits up to `drain_seconds`; what is left then stays in the spool, for recovery. Idempotent.
         """
-        engine = self._engine
-        if engine is None:
-            return
-        self._engine = None
-        shutdown.forget(self)
         seconds = self.settings.drain_seconds
-        engine.submit(self._shut(seconds)).result(seconds + LAST_SECONDS)
-        engine.close()
+        if (closing := self._end(seconds)) is not None:
+            closing.run()
+        elif self._closing is not None:
+            self._closing.join(seconds + LAST_SECONDS)
+
+    def _end(self, seconds: float) -> Closing | None:
+        """Return what closes the recorder, for who is the first to want it."""
+        engine, self._engine = self._engine, None
+        if engine is None:
+            return None
+        shutdown.forget(self)
+
+        def close() -> None:
+            engine.submit(self._shut(seconds)).result()
+            engine.close()
+
+        self._closing = Closing(close)
+        return self._closing
 
     async def recover(
         self,
@@ -294,6 +308,7 @@ class Recorder:
     # -- on the engine ---------------------------------------------------------------------------
 
     async def _open(self) -> None:
+        self._opening = asyncio.current_task()
         settings = self.settings
         self._retrier = Retrier(
             RetryPolicy(
@@ -408,16 +423,15 @@ class Recorder:
             await asyncio.sleep(TICK_SECONDS)
 
     async def _shut(self, seconds: float) -> None:
+        # What is opening or starting just now belongs to nobody any more, whose cancel led here.
+        await _cancelled([self._opening, *self._beginning])
         sessions = list(self._sessions)
         for backstage in sessions:
             backstage.end_session()
         await asyncio.gather(*(backstage.close(seconds) for backstage in sessions))
-        background = (self._ticker, self._probing, self._recovering)
-        tasks = [task for task in background if task is not None]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        await self._depot.close()
+        await _cancelled([self._ticker, self._probing, self._recovering])
+        if self._depot is not None:
+            await self._depot.close()
         await self.store.__aexit__(None, None, None)
 
     @property
@@ -440,14 +454,19 @@ class Recorder:
         *,
         at_once: bool,
     ) -> Session:
-        settings, engine = self.settings, self.engine
-        spool = await engine.in_thread(
-            Spool.create, settings.spool_dir, plan.recording_id, plan.to_dict()
-        )
+        task = asyncio.current_task()
+        if task is not None:
+            self._beginning.add(task)
+            task.add_done_callback(self._beginning.discard)
+        settings, engine, depot = self.settings, self.engine, self._depot
+        if depot is None:
+            raise RuntimeError("the recorder is not open yet")
+        spool = await self._make_spool(plan)
+        asked = created = False
         deadline = Deadline(time.monotonic() + settings.start_timeout_seconds)
         try:
             sealer = Sealer(spool, self._quota, plan)
-            context = self._depot.context(
+            context = depot.context(
                 plan.recording_id,
                 self.store,
                 self.capabilities,
@@ -462,7 +481,9 @@ class Recorder:
             # Before the manifest: a start that finds no room leaves nothing behind in the store.
             journal = await engine.in_thread(JournalWriter, spool.journal, self._quota)
             if not at_once:
+                asked = True
                 await self._open_manifest(delivery, emit)
+                created = delivery.manifest.created
             deadline.move(None)
             backstage = SessionBackstage(settings, engine, spool, sealer, delivery, deadline)
             zero, started_at = self.clock.monotonic(), self.clock.utc().astimezone(UTC)
@@ -485,13 +506,29 @@ class Recorder:
                 emit,
                 late=began_at is not None,
             )
-        except BaseException:
-            await engine.in_thread(spool.remove, self._quota)
+        except BaseException as error:
+            # With a manifest in the store, or maybe, recovery finishes what has not even begun.
+            keep = created or (asked and isinstance(error, asyncio.CancelledError))
+            await engine.in_thread(spool.release if keep else partial(spool.remove, self._quota))
             raise
         backstage.begin(session)
         self._sessions.add(backstage)
         await engine.in_thread(sealer.set_room_aside)
         return session
+
+    async def _make_spool(self, plan: Plan) -> Spool:
+        """Return a recording's folder; one that is made in spite of a cancel is removed again."""
+        root, engine = self.settings.spool_dir, self.engine
+        making = asyncio.ensure_future(
+            engine.in_thread(Spool.create, root, plan.recording_id, plan.to_dict())
+        )
+        try:
+            return await asyncio.shield(making)
+        except asyncio.CancelledError:
+            with contextlib.suppress(BotRecorderError):
+                spool = await making
+                await engine.in_thread(spool.remove, self._quota)
+            raise
 
     async def _open_manifest(self, delivery: Delivery, emit: Callable[[Event], None]) -> None:
         try:
@@ -510,6 +547,14 @@ class Recorder:
     def _tell(failed: AttemptFailed, emit: Callable[[Event], None]) -> None:
         if failed.attempt == TELL_AFTER_ATTEMPTS:
             emit(UploadFailed(failed.op, failed.error, retrying=True))
+
+
+async def _cancelled(tasks: Sequence[asyncio.Task[Any] | None]) -> None:
+    """Cancel tasks, and wait until they have ended."""
+    there = [task for task in tasks if task is not None and task is not asyncio.current_task()]
+    for task in there:
+        task.cancel()
+    await asyncio.gather(*there, return_exceptions=True)
 
 
 __all__ = ["DEFAULT_TRACKS", "OnEvent", "Recorder", "Starting"]
