@@ -61,40 +61,51 @@ class Slice:
         return self._contents.chunk_path(number)
 
 
-def continuation_of(plan: Plan, first_sample: int) -> Plan:
-    """Return the plan of what a spool has behind the end of a recording finished elsewhere."""
-    return replace(plan, continuation=f"continuation-{plan.token}", first_sample=first_sample)
+def continuation_of(plan: Plan, number: int, first_sample: int) -> Plan:
+    """Return the plan of what a spool has behind the end of a recording finished elsewhere.
+
+    Args:
+        plan: Of the recording.
+        number: From 1: a continuation may itself have been finished elsewhere, before its end.
+        first_sample: Where it begins, on the recording's clock.
+    """
+    name = f"continuation-{plan.token}-{number}"
+    return replace(plan, continuation=name, first_sample=first_sample)
 
 
-async def list_continuation(context: Context, finished: Plan, plan: Plan, samples: int) -> None:
+async def list_continuation(context: Context, plan: Plan, samples: int | None, owner: str) -> None:
     """Note a continuation in the manifest of the recording it belongs to. Idempotent.
+
+    It is listed before anything of it is made, so that none is ever there unlisted.
 
     Args:
         context: Store and retries.
-        finished: Plan of the recording that was finished without it.
         plan: Of the continuation.
-        samples: Of the continuation.
+        samples: Its length, once it is finished.
+        owner: Token of who writes.
 
     Raises:
         BotRecorderError: The manifest is gone, or keeps changing.
         StoreError: Refused, or not to be had before the deadline.
     """
+    parent = replace(plan, continuation="", first_sample=0)
     told: dict[str, Any] = {
         "folder": plan.folder,
         "first_sample": plan.first_sample,
         "samples": samples,
     }
     for _ in range(TRIES):
-        manifest = ManifestFile(context, finished.manifest_key, plan.token)
+        manifest = ManifestFile(context, parent.manifest_key, owner)
         stored = await manifest.read()
         if stored is None:
             break
-        listed = stored.document.get("continuations", [])
-        if any(one.get("folder") == plan.folder for one in listed if isinstance(one, dict)):
+        listed = [one for one in stored.document.get("continuations", []) if isinstance(one, dict)]
+        others = [one for one in listed if one.get("folder") != plan.folder]
+        if told in listed or (samples is None and len(others) < len(listed)):
             return
         try:
-            await manifest.take_over(stored, {"continuations": [*listed, told]})
+            await manifest.take_over(stored, {"continuations": [*others, told]})
         except LostOwnership:
             continue
         return
-    raise BotRecorderError(f"{finished.manifest_key} is gone or keeps changing: cannot list in it")
+    raise BotRecorderError(f"{parent.manifest_key} is gone or keeps changing: cannot list in it")

@@ -212,7 +212,7 @@ MAX_NAMES_BYTES = 120
 """Track names are told beside a chunk while they fit into `names.OWN_METADATA_BYTES`."""
 
 _OUTPUTS = ("stereo", "mono", "tracks", "turns")
-_CONTINUATION = re.compile(r"(continuation-[a-z0-9]{1,64})?")
+_CONTINUATION = re.compile(r"(continuation-[a-z0-9]{1,64}-\d{1,6})?")
 
 
 def _track_names(tracks: Sequence[str]) -> dict[str, str]:

@@ -16,7 +16,7 @@ from recorder.depot import Depot
 from recorder.plan import Plan
 from recorder.quota import SpoolFull
 from recorder.recovered import Outcome, Recovered, failed, finished
-from recorder.result import State
+from recorder.result import RecordingResult, State
 from recorder.sealer import Sealer
 from recorder.spool import PLAN, Spool, SpoolBusy, recordings_in, remove_abandoned
 from uploader.errors import BotRecorderError
@@ -147,7 +147,7 @@ class SpoolRecovery:
         sealer = Sealer(spool, depot.quota, plan)
         try:
             await depot.engine.in_thread(sealer.restore)
-            attempt = _Attempt(depot, spool, plan, context, sealer)
+            attempt = _Attempt(depot, spool, plan, context, sealer, self._judge)
             for _ in range(TURNS):
                 stored = await attempt.manifest.read()
                 if (verdict := self._judge(plan, stored)) is not None:
@@ -176,12 +176,12 @@ class SpoolRecovery:
                 hint="move one of them away; the audio of this one is kept in the spool",
             )
         if document["owner"] == plan.token or document["state"] in DURABLE:
-            self._foreign.pop(name, None)
+            self._foreign.pop(plan.manifest_key, None)
             return None
         now = self._depot.clock.monotonic()
-        etag, since = self._foreign.get(name, ("", now))
+        etag, since = self._foreign.get(plan.manifest_key, ("", now))
         if etag != stored.etag:
-            self._foreign[name] = stored.etag, now
+            self._foreign[plan.manifest_key] = stored.etag, now
         elif now - since >= stale_seconds(plan.seconds(plan.chunk_samples)):
             return None
         reason = "another process took it over and is finishing it"
@@ -193,8 +193,15 @@ class _Attempt:
     """One attempt at one recording, its spool locked."""
 
     def __init__(
-        self, depot: Depot, spool: Spool, plan: Plan, context: Context, sealer: Sealer
+        self,
+        depot: Depot,
+        spool: Spool,
+        plan: Plan,
+        context: Context,
+        sealer: Sealer,
+        judge: Callable[[Plan, Stored | None], Recovered | None],
     ) -> None:
+        self._judge = judge
         self.manifest = ManifestFile(context, plan.manifest_key, plan.token)
         self._depot = depot
         self._spool = spool
@@ -252,23 +259,46 @@ class _Attempt:
                 if len(self._sealer.sealed) == sealed and self._depot.quota.used >= used:
                     raise
 
-    async def _continue(self, first_sample: int) -> Recovered:
-        plan = continuation_of(self._plan, first_sample)
-        manifest = ManifestFile(self._context, plan.manifest_key, plan.token)
-        stored = await manifest.read()
-        samples, result = self._sealer.sealed_samples - first_sample, None
-        if stored is None or stored.document["state"] not in DURABLE:
-            delivery = self._delivery(plan, Slice(self._sealer, first_sample), None)
-            if stored is not None:
-                await delivery.adopt(stored, "spool")
-            result = await delivery.conclude()
-            if not result.durable:
-                return finished(plan.recording_id, "spool", result)
-        await list_continuation(self._context, self._plan, plan, samples)
-        if (cleaned := await self._clean(plan)).outcome is not Outcome.CLEANED:
+    async def _continue(self, end: int) -> Recovered:
+        """Attach what lies behind the end of the finished recording, as one or more of its own."""
+        plans: list[Plan] = []
+        start, result = end, None
+        while start < self._sealer.sealed_samples:
+            plan = continuation_of(self._plan, len(plans) + 1, start)
+            plans.append(plan)
+            manifest = ManifestFile(self._context, plan.manifest_key, plan.token)
+            stored = await manifest.read()
+            if stored is None or stored.document["state"] not in DURABLE:
+                if stored is None:
+                    await list_continuation(self._context, plan, None, plan.token)
+                elif (verdict := self._judge(plan, stored)) is not None:
+                    return verdict
+                result = await self._finish(plan, stored)
+                if not result.durable:
+                    return finished(plan.recording_id, "spool", result)
+                samples = result.samples
+            else:
+                samples = _end_of(stored)
+            await list_continuation(self._context, plan, samples, plan.token)
+            start += samples
+        if (cleaned := await self._clean(*plans)).outcome is not Outcome.CLEANED:
             return cleaned
-        reason = f"late audio was attached: {plan.seconds(samples):.3f} s in {plan.folder}"
-        return Recovered(plan.recording_id, "spool", Outcome.CONTINUED, result, reason)
+        seconds = self._plan.seconds(start - end)
+        reason = f"late audio was attached: {seconds:.3f} s in {plans[0].folder}"
+        return Recovered(self._plan.recording_id, "spool", Outcome.CONTINUED, result, reason)
+
+    async def _finish(self, plan: Plan, stored: Stored | None) -> RecordingResult:
+        """Finish one continuation, as far as its length is not final yet."""
+        end = None
+        if stored is not None and stored.document.get("sealed") is True:
+            end = plan.first_sample + _end_of(stored)
+        delivery = self._delivery(plan, Slice(self._sealer, plan.first_sample, end), None)
+        if stored is not None:
+            await delivery.adopt(stored, "spool")
+        result = await delivery.conclude()
+        if delivery.usurped is not None:
+            raise delivery.usurped
+        return result
 
     async def _clean(self, *continuations: Plan) -> Recovered:
         """Delete what a recording that is finished has left behind, here and in the store."""
@@ -302,7 +332,7 @@ def replace_context(context: Context) -> Context:
 
 
 def _end_of(stored: Stored) -> int:
-    """Return the sample, on the recording's clock, behind a stored recording's last."""
+    """Return how many samples a stored recording, or a continuation, has."""
     samples = stored.document.get("samples")
     return samples if type(samples) is int else 0
 

@@ -17,6 +17,7 @@ from loguru import logger
 
 from recorder.chunks import Chunk
 from recorder.clean_up import CleanUp
+from recorder.continuation import list_continuation
 from recorder.delivery import Delivery
 from recorder.depot import Depot
 from recorder.plan import Plan
@@ -301,6 +302,8 @@ class BucketRescue:
         result = await delivery.conclude()
         if delivery.usurped is not None:
             raise delivery.usurped
+        if plan.continuation and result.durable:
+            await list_continuation(context, plan, result.samples, owner)
         return finished(plan.recording_id, "bucket", result)
 
     async def _clean(
