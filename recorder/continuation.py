@@ -76,7 +76,8 @@ def continuation_of(plan: Plan, number: int, first_sample: int) -> Plan:
 async def list_continuation(context: Context, plan: Plan, samples: int | None, owner: str) -> None:
     """Note a continuation in the manifest of the recording it belongs to. Idempotent.
 
-    It is listed before anything of it is made, so that none is ever there unlisted.
+    It is listed as soon as it has a manifest, by which others can finish it, and again with its
+    length: none is ever finished unlisted.
 
     Args:
         context: Store and retries.

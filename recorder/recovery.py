@@ -269,9 +269,7 @@ class _Attempt:
             manifest = ManifestFile(self._context, plan.manifest_key, plan.token)
             stored = await manifest.read()
             if stored is None or stored.document["state"] not in DURABLE:
-                if stored is None:
-                    await list_continuation(self._context, plan, None, plan.token)
-                elif (verdict := self._judge(plan, stored)) is not None:
+                if stored is not None and (verdict := self._judge(plan, stored)) is not None:
                     return verdict
                 result = await self._finish(plan, stored)
                 if not result.durable:
@@ -293,8 +291,11 @@ class _Attempt:
         if stored is not None and stored.document.get("sealed") is True:
             end = plan.first_sample + _end_of(stored)
         delivery = self._delivery(plan, Slice(self._sealer, plan.first_sample, end), None)
-        if stored is not None:
+        if stored is None:
+            await delivery.open()
+        else:
             await delivery.adopt(stored, "spool")
+        await list_continuation(self._context, plan, None, plan.token)
         result = await delivery.conclude()
         if delivery.usurped is not None:
             raise delivery.usurped

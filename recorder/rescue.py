@@ -299,6 +299,8 @@ class BucketRescue:
             plan, contents, context, depot.engine, depot.quota, owner, lambda event: None
         )
         await delivery.adopt(stored, "bucket", contents.load)
+        if plan.continuation:
+            await list_continuation(context, plan, None, owner)
         result = await delivery.conclude()
         if delivery.usurped is not None:
             raise delivery.usurped

@@ -37,7 +37,7 @@ CATCH_UP_SECONDS = 1.0
 
 
 MIN_LOST_SECONDS = 0.25
-"""A gap is no shorter: as a pause that may be jitter, it would move what follows, not be silence."""
+"""A gap is no shorter: as a pause that may be jitter it would move what follows."""
 
 MAX_REASON = 200
 """Characters of a gap's reason that are kept: each track's must fit where only marks still do."""

@@ -84,8 +84,8 @@ class RecorderProcessor(FrameProcessor):
     * `on_recording_started(processor)`: the recording is in the spool, from the very moment
       `start_recording` was called.
     * `on_chunk_uploaded(processor, recorder.events.ChunkUploaded)`.
-    * `on_upload_error(processor, recorder.events.UploadFailed | CaptureFailed)`: also of frames
-      that cannot be recorded, once for each kind of error.
+    * `on_upload_error(processor, recorder.events.UploadFailed | CaptureFailed | ChunkDropped)`:
+      also of audio that cannot be kept, once for each kind of error.
     * `on_recording_stopped(processor)`: after the last handler of audio has ended. Only a turn that
       ends after the recording did may be told later.
     * `on_recording_completed(processor, RecordingResult)`: the last; `result.state` says whether

@@ -298,7 +298,7 @@ class Recording(Listener):
     def _on_event(self, event: events.Event) -> None:
         if isinstance(event, events.ChunkUploaded):
             self._tell(CHUNK_UPLOADED, event)
-        elif isinstance(event, events.UploadFailed | events.CaptureFailed):
+        elif isinstance(event, events.UploadFailed | events.CaptureFailed | events.ChunkDropped):
             self._tell(UPLOAD_ERROR, event)
         elif isinstance(event, events.RecordingEnded):
             again = self._over.is_set()

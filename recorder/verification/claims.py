@@ -40,7 +40,7 @@ class Continuation:
 
     folder: str
     first_sample: int
-    samples: int
+    samples: int | None
 
 
 @dataclass(slots=True)

@@ -179,6 +179,7 @@ def _read_continuations(reading: Reading) -> None:
         good = good and name.endswith("/") and name.count("/") == 1
         expected = f"{claims.folder}continuation-.../"
         if reading.holds(good, "continuation, folder", expected, repr(folder)):
-            late = Continuation(folder, one.count("first_sample"), one.count("samples"))
+            samples = None if one.values.get("samples") is None else one.count("samples")
+            late = Continuation(folder, one.count("first_sample"), samples)
             if late.folder not in {other.folder for other in claims.continuations}:
                 claims.continuations.append(late)

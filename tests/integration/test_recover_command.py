@@ -245,7 +245,9 @@ async def test_a_second_look_tells_the_dead_from_the_living(place: Place) -> Non
     assert "lost  recovered  from bucket" in done.stdout
     assert "live  alive  from bucket\n  it changed between two looks\n" in done.stdout
     assert done.stdout.splitlines()[-1] == "recovered 1, failed 0, alive 1"
-    assert f"looking again in {STALE_SECONDS} s to see which of 2 recordings are alive" in done.stderr
+    assert (
+        f"looking again in {STALE_SECONDS} s to see which of 2 recordings are alive" in done.stderr
+    )
     assert "live  alive  from spool\n" in here.stdout
     assert state == b"completed"
     await place.assert_finished("live", int(samples))

@@ -86,6 +86,8 @@ def test_every_setting_is_read_from_its_variable(monkeypatch, tmp_path):
         "pre_roll_seconds": 0.0,
         "start_timeout_seconds": 6.0,
         "drain_seconds": 7.0,
+        "recover_seconds": 5.0,
+        "spool_full": "drop_oldest",
         "attempt_timeout_seconds": 8.0,
         "retry_base_seconds": 0.5,
         "retry_max_wait_seconds": 9.0,
