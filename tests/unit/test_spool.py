@@ -31,11 +31,14 @@ def test_a_folder_has_one_owner_at_a_time(tmp_path: Path) -> None:
 def test_a_forked_child_does_not_keep_a_dead_parents_lock(tmp_path: Path) -> None:
     one = Spool.create(tmp_path, "call", {})
     asked, answer = os.pipe()
+    told, tell = os.pipe()
     child = os.fork()
     if not child:
         os.close(answer)
+        os.write(tell, b"x")
         os.read(asked, 1)  # lives until it is told to end
         os._exit(0)
+    os.read(told, 1)
     try:
         one.release()  # as the parent's death would
         Spool.open(tmp_path, "call").release()
@@ -43,7 +46,8 @@ def test_a_forked_child_does_not_keep_a_dead_parents_lock(tmp_path: Path) -> Non
         os.write(answer, b"x")
         os.waitpid(child, 0)
         os.close(answer)
-        os.close(asked)
+        for end in (asked, told, tell):
+            os.close(end)
 
 
 def test_a_sweep_never_takes_what_is_being_made(tmp_path: Path) -> None:
