@@ -11,10 +11,11 @@ from typing import Any
 import numpy as np
 import pytest
 from calls import RATE, VOICE, die, leftovers, listing, manifest, samples, settings_in, speak
-from faulty_store import FaultyStore, reset
+from faulty_store import FaultyStore, refusal, reset
 
 from recorder import Outcome, Recorder, Session, State, VirtualClock
 from recorder.events import Event, UploadFailed
+from uploader.errors import AccessDenied
 from uploader.local import LocalStore
 from uploader.manifest import LostOwnership
 
@@ -195,3 +196,28 @@ async def test_a_recording_somebody_else_is_finishing_is_left_to_them_while_they
     late = samples(world.folder, "continuation-*/audio.wav")
     np.testing.assert_array_equal(late, VOICE[4 * RATE : 6 * RATE])
     assert not leftovers(world.folder)
+
+
+async def test_a_chunks_file_goes_only_when_a_manifest_of_its_owner_lists_it(
+    tmp_path: Path,
+) -> None:
+    """Who has taken over meanwhile may not have seen the object: the file is all there is."""
+    clock, store = VirtualClock(), FaultyStore(LocalStore(tmp_path / "bucket"))
+    settings = settings_in(tmp_path, outputs=("turns",), pre_roll_seconds=0)
+    chunks = tmp_path / "spool" / "call" / "chunks"
+    async with Recorder(settings, clock=clock, store=store, recover=False) as recorder:
+        call = await recorder.start("call")
+        speak(call, clock, 0, 6)
+        await call.flush()
+        assert not list(chunks.iterdir()), "listed, durable, and needed for nothing"
+        store.refuse("put_manifest", refusal(AccessDenied, "put"))
+        speak(call, clock, 6, 10)
+        await call.flush()
+        objects = sorted(path.name for path in tmp_path.glob("bucket/dt=*/call/chunks/*"))
+        assert len(objects) == 8
+        assert sorted(path.name for path in chunks.iterdir()) == objects[4:]
+        store.refuse("put_manifest", None)
+        speak(call, clock, 10, 11)
+        await call.flush()
+        assert not list(chunks.iterdir())
+        assert (await call.stop()).state is State.COMPLETED
