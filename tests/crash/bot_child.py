@@ -147,6 +147,8 @@ async def main(folder: Path, ending: str, store: str) -> None:
 
 
 if __name__ == "__main__":
+    # Whoever runs the tests in the background may have had it ignored.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     how = sys.argv[2]
     where = Path(sys.argv[1])
     asyncio.run(live(where) if how == "live" else main(where, how, sys.argv[3]))
