@@ -278,14 +278,14 @@ def _print_continuations(console: Console, manifest: Document, folder: str) -> N
         return
     table = output.table("late audio in", "first sample>", "samples>", "length>")
     for one in continuations:
-        samples = one.count("samples")
+        samples, known = one.count("samples"), one.values.get("samples") is not None
         output.add_row(
             table,
             (
                 one.text("folder").removeprefix(folder),
                 f"{one.count('first_sample'):,}",
-                f"{samples:,}",
-                output.seconds(samples / rate) if rate > 0 else "",
+                f"{samples:,}" if known else "not finished",
+                output.seconds(samples / rate) if known and rate > 0 else "",
             ),
         )
     console.print()
