@@ -61,6 +61,7 @@ class SessionBackstage:
         self._tasks: set[asyncio.Task[Any]] = set()
         self._busy = False
         self._all_sealed = asyncio.Event()
+        self._hurried = asyncio.Event()
         self._said = ""
         self._log = logger.bind(recording_id=delivery.plan.recording_id)
 
@@ -94,17 +95,24 @@ class SessionBackstage:
 
     async def close(self, seconds: float) -> None:
         """Wait for the end, at most so long; then stop where it is: the spool keeps the rest."""
+        waiting = [
+            asyncio.ensure_future(one.wait()) for one in (self.delivery.ended, self._hurried)
+        ]
         try:
-            async with asyncio.timeout(seconds):
-                await self.delivery.ended.wait()
-        except TimeoutError:
-            self._log.warning(
-                "not finished after {} s; the rest is kept in {}", seconds, self._spool.path
-            )
+            await asyncio.wait(waiting, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for one in waiting:
+                one.cancel()
+        if not self.delivery.ended.is_set():
+            self._log.warning("not finished in time; the rest is kept in {}", self._spool.path)
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._engine.in_thread(self._release)
+
+    def hurry(self) -> None:
+        """Have `close` wait no longer."""
+        self._hurried.set()
 
     def _next_seal(self) -> float:
         plan = self.delivery.plan

@@ -13,10 +13,13 @@ class Closing:
 
     Args:
         work: Does it.
+        hurry: Has it wait for nothing any more; from any thread.
     """
 
-    def __init__(self, work: Callable[[], None]) -> None:
+    def __init__(self, work: Callable[[], None], hurry: Callable[[], None]) -> None:
         self._work = work
+        self._hurry = hurry
+        self._abandoned = False
         self._done: Future[None] = Future()
         self._thread: threading.Thread | None = None
 
@@ -49,11 +52,19 @@ class Closing:
         self._done.result(seconds)
 
     async def wait(self) -> None:
-        """Wait until it is done; a cancel ends the waiting, and not the work."""
+        """Wait until it is done; a cancel ends the waiting, and not the work.
+
+        Who waits after somebody's waiting was cancelled wants an end: what is left is left.
+        """
+        if self._abandoned:
+            self._hurry()
         waiting = asyncio.wrap_future(self._done)
         waiting.add_done_callback(lambda done: done.cancelled() or done.exception())
         try:
             await asyncio.shield(waiting)
+        except asyncio.CancelledError:
+            self._abandoned = True
+            raise
         finally:
             if self._done.done() and self._thread is not None:
                 self._thread.join()  # it has nothing left to do but to end

@@ -147,6 +147,9 @@ class Recorder:
     async def close(self, *, wait_seconds: float | None = None) -> None:
         """Do what leaving `async with` does. Idempotent.
 
+        A cancel ends the waiting only: the recorder goes on closing. Called again after that, it
+        leaves what is not uploaded yet in the spool, and closes at once.
+
         Args:
             wait_seconds: How long to wait for uploads; the settings' `drain_seconds` if None.
         """
@@ -180,7 +183,11 @@ class Recorder:
             engine.submit(self._shut(seconds)).result()
             engine.close()
 
-        self._closing = Closing(close)
+        def hurry() -> None:
+            for backstage in list(self._sessions):
+                backstage.hurry()
+
+        self._closing = Closing(close, lambda: engine.wake(hurry))
         return self._closing
 
     async def recover(

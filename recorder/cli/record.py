@@ -160,6 +160,7 @@ async def _record(
             except asyncio.CancelledError:
                 kept = settings.spool_dir / call.recording_id
                 display.say(f"broken off: what is not in the store is in {kept}")
+                await recorder.close(wait_seconds=0)
                 raise
         result = call.result
     if result is None:
