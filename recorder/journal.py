@@ -24,6 +24,8 @@ from recorder.records import (
     END_OF_SEGMENT,
     HEADER,
     HEADER_BYTES,
+    TIME,
+    TIME_BYTES,
     Kind,
     Record,
     parse_record,
@@ -39,8 +41,9 @@ MARK_BYTES = LAST_BYTES + 8 * 1024
 AUDIO_LIMIT = SEGMENT_BYTES - MARK_BYTES
 MARK_LIMIT = SEGMENT_BYTES - LAST_BYTES
 _LIMITS = dict.fromkeys(Kind, MARK_LIMIT)
-_LIMITS |= {Kind.AUDIO: AUDIO_LIMIT, Kind.LOST: SEGMENT_BYTES, Kind.STOP: SEGMENT_BYTES}
-MAX_PAYLOAD = AUDIO_LIMIT - HEADER_BYTES - 8
+_LIMITS |= {Kind.AUDIO: AUDIO_LIMIT, Kind.TIMED_AUDIO: AUDIO_LIMIT}
+_LIMITS |= {Kind.LOST: SEGMENT_BYTES, Kind.STOP: SEGMENT_BYTES}
+MAX_PAYLOAD = AUDIO_LIMIT - HEADER_BYTES - TIME_BYTES - 8
 
 
 def segment_path(folder: Path, number: int) -> Path:
@@ -106,6 +109,7 @@ class JournalWriter:
         payload: bytes | memoryview = b"",
         sample_rate: int = 0,
         channels: int = 0,
+        time_ns: int | None = None,
     ) -> None:
         """Copy one record into the journal; when this returns, it survives the process.
 
@@ -117,11 +121,16 @@ class JournalWriter:
             payload: At most `MAX_PAYLOAD` bytes.
             sample_rate: Hz, for audio.
             channels: For audio.
+            time_ns: For the kinds that have one: see `recorder.records`.
 
         Raises:
             SpoolFull: No room for another segment; the record was not accepted.
         """
         length = len(payload)
+        before = 0
+        if time_ns is not None:
+            before = TIME_BYTES
+            length += TIME_BYTES
         size = (HEADER_BYTES + length + 7) & ~7
         offset = self._offset
         if offset + size > _LIMITS[kind]:
@@ -129,7 +138,9 @@ class JournalWriter:
             offset = 0
         start = offset + HEADER_BYTES
         view = self._view
-        view[start : start + length] = payload
+        if time_ns is not None:
+            TIME.pack_into(view, start, time_ns)
+        view[start + before : start + length] = payload
         # The commit word is the header's last field, so it is stored after all the rest.
         HEADER.pack_into(
             view, offset, at_ns, written_ns, sample_rate, channels, kind, track, length, size
@@ -142,7 +153,7 @@ class JournalWriter:
         Raises:
             SpoolFull: No room for another segment.
         """
-        if self._offset + record_size(payload_bytes) + MARK_BYTES > AUDIO_LIMIT:
+        if self._offset + record_size(payload_bytes + TIME_BYTES) + MARK_BYTES > AUDIO_LIMIT:
             self._roll()
 
     def prepare(self) -> None:

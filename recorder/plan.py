@@ -44,6 +44,7 @@ class Plan:
         started_monotonic: The same on the recording process's monotonic clock, seconds.
         location: Where it goes, as a URL, for people and for recovery.
         hold_back_seconds: What its timeline decides by; see `recorder.timeline`.
+        stall_seconds: The same.
         tracks: The tracks known from the beginning.
         token: Random, and the same in the manifest and in the spool: says that they are of one
             recording. It is the owner's token for whoever holds the spool.
@@ -69,6 +70,7 @@ class Plan:
     hold_back_seconds: float
     tracks: tuple[str, ...]
     token: str
+    stall_seconds: float = 0.0
     started_monotonic: float = 0.0
     continuation: str = ""
     first_sample: int = 0
@@ -168,6 +170,7 @@ class Plan:
             "tags": dict(self.tags),
             "location": self.location,
             "hold_back_seconds": self.hold_back_seconds,
+            "stall_seconds": self.stall_seconds,
             "tracks_declared": list(self.tracks),
             "token": self.token,
             "continuation": self.continuation,
@@ -198,6 +201,7 @@ class Plan:
                 started_at=_time(document, "started_at"),
                 location=_text(document, "location"),
                 hold_back_seconds=float(document["hold_back_seconds"]),
+                stall_seconds=float(document.get("stall_seconds", 0.0)),  # before there was one
                 tracks=tuple(check_track(name) for name in document["tracks_declared"]),
                 token=_text(document, "token"),
                 started_monotonic=float(document["started_monotonic"]),

@@ -12,6 +12,9 @@ A record is a 32-byte little-endian header, then its payload, then padding to 8 
         24     4  payload      bytes of payload
         28     4  size         bytes of the whole record, padding included: the commit word
 
+Records of audio with a media timestamp, and of playback positions, have 8 bytes before their
+payload, counted as part of it: that time, ns, signed.
+
 The commit word is stored last, after the payload, into memory that was zero: whoever reads a zero
 there, in this process or after its death, sees the end of what was accepted.
 """
@@ -25,6 +28,8 @@ from enum import IntEnum
 HEADER = struct.Struct("<qqIHBBII")
 HEADER_BYTES = HEADER.size
 COMMIT = struct.Struct("<I")
+TIME = struct.Struct("<q")
+TIME_BYTES = TIME.size
 COMMIT_OFFSET = HEADER_BYTES - COMMIT.size
 END_OF_SEGMENT = 0xFFFF_FFFF
 NO_TRACK = 255
@@ -42,6 +47,8 @@ class Kind(IntEnum):
     TURN_END = 7  # payload: JSON object, `interrupted`
     LOST = 8  # payload: JSON object, `track`, `frames`, `reason`; refused from `at` until `written`
     STOP = 9  # payload: JSON object, `discard_unheard`
+    TIMED_AUDIO = 10  # as AUDIO, with a media timestamp; read as AUDIO
+    PLAYED = 11  # at `at`, so much of all audio of the track, in ns of it, had been played
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +65,8 @@ class Record:
         segment: Number of the journal segment it is in.
         offset: Of the payload, in the segment, bytes.
         length: Of the payload, bytes.
+        time_ns: Of audio, the media time of its first sample on the source's own clock; of a
+            playback position, that position. None where there is none.
     """
 
     kind: Kind
@@ -69,6 +78,17 @@ class Record:
     segment: int
     offset: int
     length: int
+    time_ns: int | None = None
+
+    @property
+    def begin(self) -> int:
+        """Offset of the whole record in its segment, bytes."""
+        return self.offset - HEADER_BYTES - (0 if self.time_ns is None else TIME_BYTES)
+
+    @property
+    def samples(self) -> int:
+        """Samples of each channel, for audio."""
+        return self.length // (2 * self.channels)
 
 
 def record_size(payload_bytes: int) -> int:
@@ -90,10 +110,18 @@ def parse_record(view: memoryview, segment: int, offset: int) -> tuple[Record, i
     if size != record_size(length) or offset + size > len(view) or kind not in _KINDS:
         raise ValueError(f"damaged record in segment {segment} at byte {offset}")
     start = offset + HEADER_BYTES
+    time_ns = None
+    if kind in _TIMED:
+        if length < TIME_BYTES:
+            raise ValueError(f"damaged record in segment {segment} at byte {offset}")
+        (time_ns,) = TIME.unpack_from(view, start)
+        start, length = start + TIME_BYTES, length - TIME_BYTES
+    known = Kind.AUDIO if kind == Kind.TIMED_AUDIO else _KINDS[kind]
     return (
-        Record(_KINDS[kind], track, at_ns, written_ns, rate, channels, segment, start, length),
+        Record(known, track, at_ns, written_ns, rate, channels, segment, start, length, time_ns),
         size,
     )
 
 
 _KINDS = {int(kind): kind for kind in Kind}
+_TIMED = frozenset((int(Kind.TIMED_AUDIO), int(Kind.PLAYED)))

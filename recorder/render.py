@@ -47,7 +47,7 @@ class Renderer:
         planes = np.zeros((len(timeline.tracks), end - start), dtype=np.int16)
         for run in timeline.runs:
             first = max(start, run.start)
-            last = min(end, timeline.run_end(run))
+            last = min(end, run.end)
             if first < last:
                 planes[run.track, first - start : last - start] = self._run(run, first, last)
         for pause_start, pause_end in timeline.pauses:
@@ -76,7 +76,7 @@ class Renderer:
     def _resampler(self, run: Run) -> BlockResampler:
         resampler = self._resamplers.get(run.number)
         if resampler is None:
-            resampler = BlockResampler(run.sample_rate, self._timeline.sample_rate)
+            resampler = BlockResampler(run.grid)
             self._resamplers[run.number] = resampler
         return resampler
 

@@ -19,11 +19,10 @@ import numpy as np
 import numpy.typing as npt
 import soxr
 
+from recorder.grid import Grid
+
 Samples = npt.NDArray[np.int16]
 
-#: Least length of a block, seconds of input. A longer one costs less (setting up a filter for
-#: each), a shorter one can be rendered sooner after it was heard.
-BLOCK_SECONDS = 0.5
 #: Least input beside a block, seconds. soxr's HQ filter reaches about 20 ms at 8 kHz, and twice
 #: that at 4 kHz; beyond its reach more changes nothing.
 CONTEXT_SECONDS = 0.05
@@ -36,37 +35,21 @@ class BlockResampler:
     """Resamples one run, any range of it at any time. Not for several threads at once.
 
     Attributes:
-        rate_in: Hertz.
-        rate_out: Hertz.
-        block_in: Length of a block, input samples.
-        block_out: Length of a block, output samples.
+        grid: The run's blocks; grows with it.
         context: Input samples beside a block.
 
     Args:
-        rate_in: Hertz; 1 or more.
-        rate_out: Hertz; 1 or more.
-
-    Raises:
-        ValueError: A rate is below 1.
+        grid: The run's blocks.
     """
 
-    def __init__(self, rate_in: int, rate_out: int) -> None:
-        if rate_in < 1 or rate_out < 1:
-            raise ValueError(f"a sample rate is 1 Hz or more: {rate_in} to {rate_out} Hz")
-        self.rate_in = rate_in
-        self.rate_out = rate_out
-        common = gcd(rate_in, rate_out)
-        self._unit_in, self._unit_out = rate_in // common, rate_out // common
-        units = ceil(BLOCK_SECONDS * rate_in / self._unit_in)
-        self._context_units = ceil(CONTEXT_SECONDS * rate_in / self._unit_in)
-        self.block_in = units * self._unit_in
-        self.block_out = units * self._unit_out
-        self.context = self._context_units * self._unit_in
+    def __init__(self, grid: Grid) -> None:
+        self.grid = grid
+        common = gcd(grid.rate_in, grid.rate_out)
+        unit_in = grid.rate_in // common
+        units = ceil(CONTEXT_SECONDS * grid.rate_in / unit_in)
+        self.context = units * unit_in
+        self._context_out = units * (grid.rate_out // common)
         self._blocks: OrderedDict[tuple[int, int], Samples] = OrderedDict()
-
-    def out_length(self, n_in: int) -> int:
-        """Return how many samples a whole run of `n_in` becomes: rounded, halves up."""
-        return (n_in * self.rate_out + self.rate_in // 2) // self.rate_in
 
     def available_output(self, n_in: int, final: bool) -> int:
         """Return how many output samples, from the run's first, can be rendered now.
@@ -75,28 +58,36 @@ class BlockResampler:
             n_in: Input samples that are there.
             final: Whether that is the whole run.
         """
+        grid = self.grid
         if final:
-            return self.out_length(n_in)
-        if self.rate_in == self.rate_out:
-            return n_in
-        return max(0, (n_in - self.context) // self.block_in) * self.block_out
+            return grid.output(n_in)
+        block = max(0, (n_in - self.context) // grid.block_in)
+        while self._is_plain(block) and block * grid.block_in < n_in:
+            block += 1
+        return min(grid.output(n_in), grid.block_start(block))
 
     def needed_input(self, out_start: int, out_end: int, n_in: int) -> tuple[int, int]:
-        """Return the input range [start, end) that `render` of an output range reads.
+        """Return the input range [start, end) that `render` of an output range reads, or more.
 
         Args:
             out_start: First output sample.
             out_end: The one after the last.
             n_in: Input samples that are there: the range does not go beyond.
         """
+        grid = self.grid
+        first = grid.block_of(out_start)
+        if self._is_plain(first):
+            start = first * grid.block_in + out_start - grid.block_start(first)
+        else:
+            start = first * grid.block_in
+        # Also where this block is plain: the next one may reach back.
+        start = min(max(0, start - self.context), n_in)
         if out_start >= out_end:
-            start = min(n_in, out_start * self.rate_in // self.rate_out)
             return start, start
-        if self.rate_in == self.rate_out:
-            return min(out_start, n_in), min(out_end, n_in)
-        first, _ = self._block_input(out_start // self.block_out, n_in)
-        _, last = self._block_input((out_end - 1) // self.block_out, n_in)
-        return first, last
+        last = grid.block_of(out_end - 1)
+        if self._is_plain(last):
+            return start, min(last * grid.block_in + out_end - grid.block_start(last), n_in)
+        return start, self._block_input(last, n_in)[1]
 
     def render(
         self,
@@ -128,22 +119,33 @@ class BlockResampler:
             raise ValueError(
                 f"output [{out_start}, {out_end}) was asked for, [0, {available}) is available"
             )
-        if self.rate_in == self.rate_out:
-            return _fetched(fetch, out_start, out_end)
+        grid = self.grid
+        if grid.rate_in == grid.rate_out and not grid.blocks:
+            return _fetched(fetch, out_start - grid.before, out_end - grid.before)
         output = np.empty(out_end - out_start, np.int16)
         position = out_start
         while position < out_end:
-            index, within = divmod(position, self.block_out)
-            count = min(self.block_out - within, out_end - position)
-            block = self._block(index, fetch, n_in)
-            output[position - out_start :][:count] = block[within : within + count]
+            index = grid.block_of(position)
+            begin = grid.block_start(index)
+            count = min(grid.block_start(index + 1), out_end) - position
+            within = position - begin
+            if self._is_plain(index):
+                first = index * grid.block_in + within
+                part = _fetched(fetch, first, first + count)
+            else:
+                part = self._block(index, fetch, n_in)[within : within + count]
+            output[position - out_start :][:count] = part
             position += count
         return output
 
+    def _is_plain(self, index: int) -> bool:
+        """Return whether a block's output is its input."""
+        return self.grid.rate_in == self.grid.rate_out and not self.grid.added(index)
+
     def _block_input(self, index: int, n_in: int) -> tuple[int, int]:
         """Return the input range of block `index` with its context, as far as it exists."""
-        start = index * self.block_in - self.context
-        end = (index + 1) * self.block_in + self.context
+        start = index * self.grid.block_in - self.context
+        end = (index + 1) * self.grid.block_in + self.context
         return min(max(start, 0), n_in), min(end, n_in)
 
     def _block(self, index: int, fetch: Callable[[int, int], Samples], n_in: int) -> Samples:
@@ -153,16 +155,21 @@ class BlockResampler:
         if (cached := self._blocks.get(key)) is not None:
             self._blocks.move_to_end(key)
             return cached
+        grid = self.grid
+        if extra := grid.added(index):
+            # Only a whole block is a whole number of samples at this ratio: so much is before it.
+            before, skip = grid.block_in, grid.block_out + extra
+            ratio = grid.block_in, grid.block_out + extra
+        else:
+            before, skip = self.context, self._context_out
+            ratio = grid.rate_in, grid.rate_out
         # Floats, since soxr gives 16-bit output other, dithered roundings. Before and after the
         # run there is silence, of the same length in every block: the filter sees no border.
-        padded = np.zeros(self.block_in + 2 * self.context, np.float32)
-        offset = start - (index * self.block_in - self.context)
+        padded = np.zeros(before + grid.block_in + self.context, np.float32)
+        offset = start - (index * grid.block_in - before)
         padded[offset : offset + end - start] = _fetched(fetch, start, end)
-        resampled: npt.NDArray[np.float32] = soxr.resample(
-            padded, self.rate_in, self.rate_out, quality=_QUALITY
-        )
-        skip = self._context_units * self._unit_out
-        block = resampled[skip : skip + self.block_out]
+        resampled: npt.NDArray[np.float32] = soxr.resample(padded, *ratio, quality=_QUALITY)
+        block = resampled[skip : skip + grid.block_out + extra]
         np.rint(block, out=block)
         np.clip(block, -32768, 32767, out=block)
         self._blocks[key] = result = block.astype(np.int16)

@@ -21,7 +21,7 @@ from recorder.containers import container
 from recorder.journal import JournalReader
 from recorder.plan import Plan
 from recorder.quota import NO_ROOM, SpoolQuota
-from recorder.records import HEADER_BYTES, NO_TRACK, Kind, Record
+from recorder.records import NO_TRACK, Kind, Record
 from recorder.render import Renderer, Samples
 from recorder.reserve import Reserve
 from recorder.spool import Spool
@@ -57,7 +57,7 @@ class Sealer:
     """
 
     def __init__(self, spool: Spool, quota: SpoolQuota, plan: Plan) -> None:
-        self.timeline = Timeline(plan.sample_rate, plan.hold_back_seconds)
+        self.timeline = Timeline(plan.sample_rate, plan.hold_back_seconds, plan.stall_seconds)
         self.sealed: list[Chunk] = []
         self.in_store = 0
         self._spool = spool
@@ -291,7 +291,7 @@ class Sealer:
         record = self.timeline.oldest_pending
         if record is None:
             return {"segment": self._reader.segment, "offset": self._reader.offset}
-        return {"segment": record.segment, "offset": record.offset - HEADER_BYTES}
+        return {"segment": record.segment, "offset": record.begin}
 
 
 def _mark(kind: Kind, at_ns: int) -> Record:

@@ -302,6 +302,7 @@ class Recorder:
             started_at=now.astimezone(UTC),
             location=str(settings.location),
             hold_back_seconds=settings.hold_back_seconds,
+            stall_seconds=settings.stall_seconds,
             tracks=tuple(track.name for track in speakers),
             token=secrets.token_hex(8),
         )

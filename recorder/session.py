@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol, Self
 from loguru import logger
 
 from recorder import events
+from recorder.encodings import ENCODINGS, Encoding, decoded
 from recorder.journal import MAX_PAYLOAD, JournalWriter
 from recorder.names import InvalidName, check_track
 from recorder.quota import SpoolFull
@@ -32,6 +33,9 @@ MAX_TRACKS = 64
 MAX_AHEAD_SECONDS = 3600.0
 """How far `at` may lie from now: more is a time of another clock, not of this one."""
 
+MAX_PTS_SECONDS = 9e9
+"""Media times are kept as ns in 64 bits."""
+
 CATCH_UP_SECONDS = 1.0
 """How long frames from before the start may be handed over in their places after it."""
 
@@ -44,7 +48,7 @@ MAX_REASON = 200
 
 
 class InvalidFrame(BotRecorderError, ValueError):
-    """A frame that cannot be audio: odd bytes, an impossible rate, a time of another clock."""
+    """A frame that cannot be audio: an impossible rate, a time of another clock."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,6 +163,8 @@ class Session:
         self._tracks: dict[str, int] = {}
         self._formats: set[tuple[int, int]] = set()
         self._lost: dict[str, _Lost] = {}
+        self._partial: dict[str, tuple[int, int, bytes]] = {}
+        self._cut_off: set[str] = set()
         self._log = logger.bind(recording_id=recording_id)
         for track in tracks:
             self._declare(track, 0)
@@ -172,6 +178,9 @@ class Session:
         sample_rate: int,
         num_channels: int = 1,
         at: float | None = None,
+        *,
+        pts: float | None = None,
+        encoding: Encoding = "pcm16",
     ) -> None:
         """Accept a frame. When this returns, the frame survives the death of the process.
 
@@ -180,17 +189,24 @@ class Session:
 
         Args:
             track: Whose audio; a name not seen before adds a track.
-            pcm: Interleaved 16-bit little-endian samples. Empty is allowed and does nothing. Of
-                a frame longer than half the hold-back (1 s, if not set otherwise), the beginning
-                lies where chunks may be sealed already: it is placed later, by the excess.
+            pcm: Interleaved samples, 16-bit little-endian if `encoding` does not say otherwise.
+                Empty is allowed and does nothing. A sample that is cut off by the frame's end is
+                completed by the next frame. Of a frame longer than half the hold-back (1 s, if
+                not set otherwise), the beginning lies where chunks may be sealed already: it is
+                placed later, by the excess.
             sample_rate: Hz, 4000 to 384000. May change from frame to frame.
             num_channels: 1 to 32, mixed down to one. May change from frame to frame.
-            at: When the frame's last sample arrived, seconds on the same clock as
-                `time.monotonic()` (or the recorder's own `clock`); now, if None.
+            at: When the frame's last sample arrived or, of what a bot sends, was played: seconds
+                on the same clock as `time.monotonic()` (or the recorder's own `clock`); now, if
+                None. What a bot sends faster than it can be played begins when it is given.
+            pts: Media time of the frame's first sample, seconds on the source's own clock, which
+                may begin anywhere: an RTP timestamp by its clock rate, the `timestamp` of Twilio's
+                media messages by 1000. What is missing between two frames is known by it exactly.
+            encoding: `mulaw` and `alaw` are those of ITU-T G.711, 8 bits a sample.
 
         Raises:
-            InvalidFrame: Bytes that are no whole samples, a wrong rate or channel count, or `at`
-                more than an hour from now.
+            InvalidFrame: A wrong rate, channel count or encoding, `at` more than an hour from
+                now, or `pts` that is no time.
             InvalidName: A track name that is not allowed, or one too many.
         """
         data = pcm if type(pcm) is bytes else memoryview(pcm).cast("B")
@@ -198,12 +214,13 @@ class Session:
         whole = type(sample_rate) is int and type(num_channels) is int
         if not whole or (sample_rate, num_channels) not in self._formats:
             self._check_format(sample_rate, num_channels)
+        if encoding != "pcm16":
+            if encoding not in ENCODINGS:
+                raise InvalidFrame(f"encoding={encoding!r}: must be {', '.join(ENCODINGS)}")
+            data = decoded(data, encoding)
+        if len(data) % (2 * num_channels) or self._partial:
+            data = self._whole_samples(track, data, sample_rate, num_channels)
         length = len(data)
-        if length % (2 * num_channels):
-            raise InvalidFrame(
-                f"a frame of {length} bytes is no whole number of samples: 16-bit PCM of "
-                f"{num_channels} channel(s) has a multiple of {2 * num_channels} bytes"
-            )
         if track not in self._tracks:
             self._check_track(track)
         now = self._clock.monotonic()
@@ -212,6 +229,8 @@ class Session:
                 f"at={at!r} is not within an hour of now ({now:.3f}): it must be seconds on the "
                 "same clock as time.monotonic()"
             )
+        if pts is not None and not abs(pts) <= MAX_PTS_SECONDS:
+            raise InvalidFrame(f"pts={pts!r}: must be seconds, at most {MAX_PTS_SECONDS:g}")
         with self._lock:
             if self._ended or self._paused:
                 self.ignored += 1
@@ -231,14 +250,37 @@ class Session:
                 for piece in _pieces(data, width):
                     behind = left - len(piece)
                     piece_at = at_ns - behind // width * NS // sample_rate
+                    kind, time_ns = Kind.AUDIO, None
+                    if pts is not None:
+                        kind = Kind.TIMED_AUDIO
+                        time_ns = int(pts * NS) + (length - left) // width * NS // sample_rate
                     self._journal.append(
-                        Kind.AUDIO, index, piece_at, written, piece, sample_rate, num_channels
+                        kind, index, piece_at, written, piece, sample_rate, num_channels, time_ns
                     )
                     left = behind
                 self.frames += 1
             except SpoolFull as error:
                 start = at_ns - left // width * NS // sample_rate
                 self._refuse(track, start, written, error)
+
+    def _whole_samples(
+        self, track: str, data: bytes | memoryview, sample_rate: int, num_channels: int
+    ) -> bytes | memoryview:
+        """Return a frame from where the one before was cut off, up to its last whole sample."""
+        with self._lock:
+            kept = self._partial.pop(track, None)
+            if kept is not None and kept[:2] == (sample_rate, num_channels):
+                data = kept[2] + bytes(data)
+            if rest := len(data) % (2 * num_channels):
+                if track not in self._cut_off:
+                    self._cut_off.add(track)
+                    self._log.warning(
+                        "frames of track {} end within a sample: the next is taken to go on there",
+                        track,
+                    )
+                self._partial[track] = sample_rate, num_channels, bytes(data[-rest:])
+                data = data[:-rest]
+        return data
 
     def _refuse(self, track: str, start_ns: int, written: int, error: SpoolFull) -> None:
         self.refused += 1
@@ -282,6 +324,26 @@ class Session:
         """Erase what lies after `at` (now, if None) on a track: sent ahead, and never heard."""
         self._mark(Kind.CLEAR, track, at)
 
+    def played(self, track: str, seconds: float, at: float | None = None) -> None:
+        """Tell how much of a track had been played at `at` (now, if None).
+
+        For transports that know: what a bot says is placed where it was heard, and what an
+        interruption cuts off is exactly what was not. Report early and often: a place can be
+        corrected within half the hold-back of being written.
+
+        Args:
+            track: Whose audio.
+            seconds: Of all audio that was written to this track until then, from the first.
+            at: When, seconds on the same clock as `time.monotonic()`.
+
+        Raises:
+            InvalidFrame: `seconds` is negative, or no number.
+            InvalidName: A track name that is not allowed, or one too many.
+        """
+        if not 0 <= seconds <= MAX_PTS_SECONDS:
+            raise InvalidFrame(f"seconds={seconds!r}: must be 0 or more")
+        self._mark(Kind.PLAYED, track, at, time_ns=int(seconds * NS))
+
     def start_turn(self, track: str, at: float | None = None) -> None:
         """Mark that a speaker's turn begins at `at` (now, if None)."""
         self._mark(Kind.TURN_START, track, at)
@@ -298,6 +360,7 @@ class Session:
         payload: dict[str, Any] | None = None,
         *,
         unless: bool = False,
+        time_ns: int | None = None,
     ) -> bool:
         if track is not None and track not in self._tracks:
             self._check_track(track)
@@ -313,7 +376,7 @@ class Session:
                     found = self._tracks.get(track)
                     index = self._declare(speaking_as(track), written) if found is None else found
                 body = b"" if payload is None else json.dumps(payload).encode()
-                self._journal.append(kind, index, at_ns, written, body)
+                self._journal.append(kind, index, at_ns, written, body, time_ns=time_ns)
             except SpoolFull as error:
                 self._log.error("{} could not be noted in the spool: {}", kind.name, error)
         return True

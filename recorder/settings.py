@@ -236,6 +236,12 @@ class Settings(BaseSettings):
     hold_back_seconds: float = seconds(
         "How long after its end a chunk stays open for late audio", 2.0, 0.2, 30
     )
+    stall_seconds: float = seconds(
+        "How long a chunk waits for a microphone that stops in mid-stream: it may be a stall",
+        5.0,
+        0,
+        60,
+    )
     pre_roll_seconds: float = seconds(
         "Audio before the start of a user's turn that its clip begins with", 1.0, 0, 10
     )

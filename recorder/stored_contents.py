@@ -39,7 +39,7 @@ class StoredContents:
     """
 
     def __init__(self, plan: Plan, document: Mapping[str, Any], context: Context) -> None:
-        self.timeline = Timeline(plan.sample_rate, plan.hold_back_seconds)
+        self.timeline = Timeline(plan.sample_rate, plan.hold_back_seconds, plan.stall_seconds)
         self.sealed: list[Chunk] = []
         self.in_store = 0
         self.finished = False

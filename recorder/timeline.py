@@ -3,12 +3,15 @@
 A *run* is audio of one track without a break: its output position is fixed by its first frame, and
 every later frame lies directly behind the one before, however jittered it arrived. Whether a pause
 in arrivals was silence or a stall can only be told from what comes next, so a frame is decided on
-when `look_ahead` has passed since it was written. From then on its place is final.
+when `look_ahead` has passed since it was written, or later while a burst goes on (see
+`recorder.placement`). From then on its place is final.
 
 Two bounds follow, with `hold_back = look_ahead + reach`:
 
-* A frame written at W is never placed before W - reach.
-* So when `now >= end + hold_back`, nothing undecided can land before `end`: `end` may be sealed.
+* A frame written at W is never placed before W - reach; but a `capture` track that was heard within
+  `stall` goes on where it was.
+* So when `now >= end + hold_back`, and no capture track has fallen silent before `end` less than
+  `stall` ago, nothing undecided can land before `end`: `end` may be sealed.
 
 Nothing here depends on chunk lengths or on how often it is called; that is what makes recordings
 bit-identical whatever the chunk length.
@@ -16,57 +19,19 @@ bit-identical whatever the chunk length.
 
 from __future__ import annotations
 
-from bisect import bisect_right
 from collections import deque
-from dataclasses import asdict, dataclass, field
-from typing import Any, Literal
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from itertools import islice
+from typing import Any
 
+from recorder.drift import Drift
+from recorder.grid import Grid, plain_length
+from recorder.placement import NS, TIMESTAMP_NS, Placement
 from recorder.records import Kind, Record
+from recorder.runs import Piece, Run, Source, TrackState
 
-Source = Literal["capture", "playout"]
-"""`capture`: a microphone; late frames were late, audio cannot come before it was spoken.
-`playout`: what a bot sends; it may run ahead of real time, and then plays on without a break."""
-
-JITTER_SECONDS = 0.06
-"""A frame later than this against its run begins a new one, if those after it are late too."""
-
-NS = 1_000_000_000
-
-
-@dataclass(slots=True)
-class Piece:
-    """One frame inside a run: input samples [first, first + count) lie at `offset` of `segment`."""
-
-    first: int
-    count: int
-    channels: int
-    segment: int
-    offset: int
-
-
-@dataclass(slots=True)
-class Run:
-    """Audio without a break.
-
-    Attributes:
-        number: Unique in the recording, ascending.
-        track: Track index.
-        start: Output position of its first sample.
-        sample_rate: Of its input, Hz.
-        count: Input samples so far.
-        limit: Output position it is cut off at (not heard beyond), or None.
-        closed: No more input will come.
-        pieces: Its frames, oldest first; those no longer needed are dropped.
-    """
-
-    number: int
-    track: int
-    start: int
-    sample_rate: int
-    count: int = 0
-    limit: int | None = None
-    closed: bool = False
-    pieces: list[Piece] = field(default_factory=list)
+__all__ = ["NS", "Lost", "Piece", "Run", "Source", "Timeline", "TrackState", "Turn"]
 
 
 @dataclass(slots=True)
@@ -91,29 +56,23 @@ class Lost:
     reason: str
 
 
-@dataclass(slots=True)
-class TrackState:
-    """One track: its name, kind of source, next output position and open run."""
-
-    name: str
-    source: Source
-    cursor: int = 0
-    run: Run | None = None
-
-
 class Timeline:
     """Decides on records in journal order.
 
     Args:
         sample_rate: Of the recording, Hz.
         hold_back_seconds: Sum of look-ahead and reach; each gets half.
+        stall_seconds: How long a capture track that falls silent may be stalled.
     """
 
-    def __init__(self, sample_rate: int, hold_back_seconds: float) -> None:
+    def __init__(
+        self, sample_rate: int, hold_back_seconds: float, stall_seconds: float = 0.0
+    ) -> None:
         self.sample_rate = sample_rate
         self.look_ahead_ns = int(hold_back_seconds * NS / 2)
         self.reach = int(hold_back_seconds * sample_rate / 2)
-        self.jitter = int(JITTER_SECONDS * sample_rate)
+        self.stall_ns = int(stall_seconds * NS)
+        self.placement = Placement(sample_rate, self.look_ahead_ns, self.stall_ns)
         self.tracks: list[TrackState] = []
         self.runs: list[Run] = []
         self.turns: list[Turn] = []
@@ -126,7 +85,7 @@ class Timeline:
 
     def position(self, at_ns: int) -> int:
         """Return the sample position of a time, ns after the recording's start."""
-        return (at_ns * self.sample_rate + NS // 2) // NS
+        return self.placement.position(at_ns)
 
     def feed(self, record: Record, payload: Any = None) -> None:
         """Take one record; `payload` is its decoded JSON, for kinds that carry it."""
@@ -138,23 +97,36 @@ class Timeline:
         All records written before `now_ns` must have been fed.
         """
         horizon = now_ns - self.look_ahead_ns
+        decided_ns = now_ns if final else horizon
         pending = self._pending
         while pending and (final or pending[0][0].written_ns <= horizon):
-            record, payload = pending.popleft()
-            self._decide(record, payload)
-        self.decided_ns = max(self.decided_ns, now_ns if final else horizon)
-        # A frame not yet decided on lands no earlier than this; what ended before cannot go on.
-        reachable = self.position(self.decided_ns) - self.reach
-        for state in self.tracks:
-            if state.run is not None and (final or state.cursor < reachable):
+            record, payload = pending[0]
+            if not self._decide(record, payload, None if final else now_ns):
+                decided_ns = record.written_ns - 1
+                break
+            pending.popleft()
+        self.decided_ns = max(self.decided_ns, decided_ns)
+        for state in self.tracks:  # what ended before a frame not yet decided on cannot go on
+            if state.run is not None and (final or state.cursor < self._reachable(state)):
                 self._close(state)
+
+    def _reachable(self, state: TrackState) -> int:
+        """Return the first position that audio not yet decided on can have on a track."""
+        reachable = self.position(self.decided_ns) - self.reach
+        if self._may_be_stalled(state, self.decided_ns):
+            return min(reachable, state.cursor)
+        return reachable
+
+    def _may_be_stalled(self, state: TrackState, at_ns: int) -> bool:
+        return state.heard_ns is not None and at_ns - state.heard_ns <= self.stall_ns
 
     @property
     def settled(self) -> int:
         """Output position up to which every placement is final."""
         if self.length is not None:
             return self.length
-        return max(0, self.position(self.decided_ns) - self.reach)
+        reachable = [self._reachable(state) for state in self.tracks]
+        return max(0, min([self.position(self.decided_ns) - self.reach, *reachable]))
 
     @property
     def pending(self) -> int:
@@ -175,10 +147,7 @@ class Timeline:
         """Return everything decided so far as plain JSON types, for `restore`."""
         open_runs = {state.name: state.run.number for state in self.tracks if state.run}
         return {
-            "tracks": [
-                {"name": state.name, "source": state.source, "cursor": state.cursor}
-                for state in self.tracks
-            ],
+            "tracks": [state.state() for state in self.tracks],
             "open_runs": open_runs,
             "runs": [asdict(run) for run in self.runs],
             "runs_begun": self._runs_begun,
@@ -191,12 +160,9 @@ class Timeline:
 
     def restore(self, state: dict[str, Any]) -> None:
         """Take over what `state` returned; feed what was undecided then, and go on."""
-        self.runs = [
-            Run(**{**run, "pieces": [Piece(**piece) for piece in run["pieces"]]})
-            for run in state["runs"]
-        ]
+        self.runs = [Run.from_state(run) for run in state["runs"]]
         by_number = {run.number: run for run in self.runs}
-        self.tracks = [TrackState(**track) for track in state["tracks"]]
+        self.tracks = [TrackState.from_state(track) for track in state["tracks"]]
         for track in self.tracks:
             number = state["open_runs"].get(track.name)
             track.run = by_number[number] if number is not None else None
@@ -223,35 +189,30 @@ class Timeline:
         """
         kept = []
         for run in self.runs:
-            if run.closed and self.run_end(run) <= position:
+            if run.closed and run.end <= position:
                 continue
-            needed = runs_before.get(run.number, 0)
-            unneeded = bisect_right(run.pieces, needed, key=_piece_end)
-            del run.pieces[:unneeded]
+            run.forget_before(position, runs_before.get(run.number, 0))
             kept.append(run)
         self.runs = kept
 
-    def run_end(self, run: Run) -> int:
-        """Return the output position behind a run's last sample so far."""
-        end = run.start + self.output_length(run.count, run.sample_rate)
-        return end if run.limit is None else min(end, run.limit)
-
-    def output_length(self, count: int, rate: int) -> int:
-        """Return how many output samples `count` input samples make, rounded half up."""
-        return (count * self.sample_rate + rate // 2) // rate
-
     # -- decisions ---------------------------------------------------------------------------
 
-    def _decide(self, record: Record, payload: Any) -> None:
+    def _decide(self, record: Record, payload: Any, known_ns: int | None) -> bool:
+        """Decide on a record; return whether that was possible by what is known until then."""
         kind = record.kind
         if kind is Kind.AUDIO:
-            self._place(record)
-        elif kind is Kind.TRACK:
+            return self._place(record, known_ns)
+        if kind is Kind.TRACK:
             self.tracks.append(TrackState(payload["name"], payload["source"]))
         elif kind is Kind.CLEAR:
-            self._clear(self.tracks[record.track], self._point(record))
+            state = self.tracks[record.track]
+            self._clear(state, self._point(record, state.late))
+        elif kind is Kind.PLAYED:
+            self._note_played(self.tracks[record.track], record)
         elif kind is Kind.PAUSE:
             self.pauses.append([self._point(record), None])
+            for state in self.tracks:
+                state.heard_ns = None  # what comes after a pause is not what came late before it
         elif kind is Kind.RESUME:
             self.pauses[-1][1] = self._point(record)
         elif kind is Kind.TURN_START:
@@ -268,67 +229,103 @@ class Timeline:
             self.lost.append(Lost(name, max(0, start), until, frames, reason))
         elif kind is Kind.STOP:
             self._stop(self.position(record.at_ns), bool(payload["discard_unheard"]))
+        return True
 
-    def _place(self, record: Record) -> None:
+    def _place(self, record: Record, known_ns: int | None) -> bool:
         state = self.tracks[record.track]
-        count = record.length // (2 * record.channels)
-        rate = record.sample_rate
+        found = self.placement.start(record, state, self._later(), known_ns)
+        if found is None:
+            return False
+        start = found.position
+        if not self._may_be_stalled(state, record.written_ns):
+            start = max(start, self.position(record.written_ns) - self.reach)
         run = state.run
-        if run is not None and run.sample_rate != rate:
-            self._close(state)
-            run = None
-        start = state.cursor + self._silence_before(record, state, count)
-        start = max(start, self.position(record.written_ns) - self.reach)
-        if run is None or start != state.cursor:
-            self._close(state)
-            self._runs_begun += 1
-            run = Run(self._runs_begun, record.track, start, rate)
-            state.run = run
-            self.runs.append(run)
-        run.pieces.append(Piece(run.count, count, record.channels, record.segment, record.offset))
-        run.count += count
-        state.cursor = run.start + self.output_length(run.count, rate)
+        if run is None or start != state.cursor or run.sample_rate != record.sample_rate:
+            run = self._begin(state, record, start, found.arrival)
+        else:
+            self._keep_time(state, run, record)
+        piece = Piece(run.count, record.samples, record.channels, record.segment, record.offset)
+        run.pieces.append(piece)
+        run.count += record.samples
+        state.cursor = run.start + run.length
+        state.media = run.media + run.length
+        state.begun = True
+        state.heard_ns = record.written_ns if state.source == "capture" else None
+        ahead = state.cursor - self.position(record.at_ns)
+        if state.source == "playout" and ahead > self.placement.jitter:
+            state.ahead = True
+        self._note_time(state, record)
+        return True
 
-    def _silence_before(self, record: Record, state: TrackState, count: int) -> int:
-        """Return how many samples of silence belong between the track's end and this frame."""
-        samples = self.output_length(count, record.sample_rate)
-        lag = self.position(record.at_ns) - samples - state.cursor
-        # The first frame of a track has nothing to be continuous with: its place is exact.
-        tolerance = self.jitter if state.cursor else 0
-        if lag <= tolerance:
-            return 0
-        if state.source == "playout":
-            return lag
-        # Silence is what every following frame lags by; what a burst makes up for was a stall.
-        horizon = record.written_ns + self.look_ahead_ns
-        cursor = state.cursor + samples
-        for later, _ in self._pending:
-            if later.written_ns > horizon:
-                break
-            if later.track != record.track:
-                continue
-            if later.kind is Kind.CLEAR:
-                break
-            if later.kind is Kind.AUDIO:
-                count = later.length // (2 * later.channels)
-                samples = self.output_length(count, later.sample_rate)
-                lag = min(lag, self.position(later.at_ns) - samples - cursor)
-                if lag <= tolerance:
-                    return 0
-                cursor += samples
-        return lag
+    def _later(self) -> Iterator[Record]:
+        return (record for record, _ in islice(self._pending, 1, None))
 
-    def _point(self, record: Record) -> int:
-        """Return where a mark changes samples; never where they may have been sealed already."""
+    def _begin(self, state: TrackState, record: Record, start: int, arrival: int | None) -> Run:
+        """Begin a run; by its arrival, if any, it is known again how its source's clock stands."""
+        before = state.run
+        self._close(state)
+        if arrival is not None:
+            state.shift = start - arrival
+        if arrival is not None or before is None:
+            state.drift, state.late = Drift(), 0
+        else:
+            state.drift.go_on(before.grid.inserted)
+        self._runs_begun += 1
+        grid = Grid(record.sample_rate, self.sample_rate)
+        run = Run(self._runs_begun, record.track, start, state.media, grid)
+        state.run = run
+        self.runs.append(run)
+        self._keep_time(state, run, record)
+        return run
+
+    def _keep_time(self, state: TrackState, run: Run, record: Record) -> None:
+        """Note how late a frame of a run is, and stretch the blocks that begin with it."""
+        grid, drift = run.grid, state.drift
+        while drift.blocks * grid.block_in < run.count + record.samples:
+            block = drift.blocks
+            extra = drift.next_block(
+                grid.block_out, self.sample_rate, grid.inserted, ahead=state.source == "capture"
+            )
+            if block and not state.ahead:
+                grid.stretch(block, extra)
+        due = self.position(record.at_ns) - self.placement.samples(record)
+        drift.note(due - run.start - plain_length(run.count, grid.rate_in, grid.rate_out))
+
+    def _note_time(self, state: TrackState, record: Record) -> None:
+        """Note the media time at which the next frame follows without a break."""
+        length_ns = record.samples * NS // record.sample_rate
+        if record.time_ns is None:
+            state.next_ns = None
+        elif (
+            state.next_ns is not None and abs(record.time_ns - state.next_ns) < TIMESTAMP_NS
+        ):  # rounding must not add up
+            state.next_ns += length_ns
+        else:
+            state.next_ns = record.time_ns + length_ns
+
+    def _note_played(self, state: TrackState, record: Record) -> None:
+        """Compare where audio was placed with where it is reported to have been played."""
+        media = self.position(record.time_ns or 0)
+        for run in reversed(self.runs):
+            if self.tracks[run.track] is state and run.media <= media:
+                state.late = self.position(record.at_ns) - (run.start + media - run.media)
+                state.delay = state.shift + state.late
+                return
+
+    def _point(self, record: Record, late: int = 0) -> int:
+        """Return where a mark changes samples; never where they may have been sealed already.
+
+        What is played so much later than it was placed is cut so much earlier.
+        """
         earliest = self.position(record.written_ns) - self.reach
-        return max(0, earliest, self.position(record.at_ns))
+        return max(0, earliest, self.position(record.at_ns) - late)
 
     def _clear(self, state: TrackState, position: int) -> None:
         if state.cursor <= position:
             return
         self._close(state)
         for run in self.runs:
-            if self.tracks[run.track] is state and self.run_end(run) > position:
+            if self.tracks[run.track] is state and run.end > position:
                 run.limit = max(position, run.start)
         state.cursor = position
 
@@ -358,7 +355,3 @@ class Timeline:
         if state.run is not None:
             state.run.closed = True
             state.run = None
-
-
-def _piece_end(piece: Piece) -> int:
-    return piece.first + piece.count

@@ -6,7 +6,7 @@ import asyncio
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
-from recorder.timeline import JITTER_SECONDS
+from recorder.placement import JITTER_SECONDS
 
 Speaker = Literal["user", "bot"]
 

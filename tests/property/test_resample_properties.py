@@ -5,6 +5,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from recorder.grid import Grid
 from recorder.resample import BlockResampler
 
 RATES = st.sampled_from(
@@ -27,8 +28,8 @@ def fetcher(rate):
 
 @cache
 def whole(rate_in, rate_out, n_in):
-    resampler = BlockResampler(rate_in, rate_out)
-    return resampler.render(0, resampler.out_length(n_in), fetcher(rate_in), n_in, True)
+    resampler = BlockResampler(Grid(rate_in, rate_out))
+    return resampler.render(0, resampler.grid.output(n_in), fetcher(rate_in), n_in, True)
 
 
 @settings(max_examples=60, deadline=None)
@@ -39,11 +40,11 @@ def test_any_partition_gives_the_same_samples_whatever_restarts_between(data, ra
     cuts = data.draw(st.lists(st.integers(0, len(expected)), max_size=8), "cuts")
     borders = sorted({0, len(expected), *cuts})
     ranges = data.draw(st.permutations(list(pairwise(borders))), "order")
-    resampler = BlockResampler(*rates)
+    resampler = BlockResampler(Grid(*rates))
     output = np.zeros(len(expected), np.int16)
     for start, end in ranges:
         if data.draw(st.booleans(), "restart"):
-            resampler = BlockResampler(*rates)
+            resampler = BlockResampler(Grid(*rates))
         output[start:end] = resampler.render(start, end, fetcher(rates[0]), n_in, True)
     np.testing.assert_array_equal(output, expected)
 
@@ -55,7 +56,7 @@ def test_samples_rendered_while_the_run_grows_are_the_final_ones(data, rates):
     n_in = data.draw(st.integers(0, rate_in * SECONDS), "n_in")
     expected = whole(*rates, n_in)
     looks = sorted(data.draw(st.lists(st.integers(0, n_in), max_size=6), "looks"))
-    resampler = BlockResampler(*rates)
+    resampler = BlockResampler(Grid(*rates))
     output, done = [], 0
     for seen in [*looks, n_in]:
         final = seen == n_in
@@ -68,10 +69,10 @@ def test_samples_rendered_while_the_run_grows_are_the_final_ones(data, rates):
 
 @given(st.integers(1, 192_000), st.integers(1, 192_000), st.integers(0, 10**10))
 def test_lengths_hold_for_any_rates_and_any_run(rate_in, rate_out, n_in):
-    resampler = BlockResampler(rate_in, rate_out)
-    length = resampler.out_length(n_in)
+    resampler = BlockResampler(Grid(rate_in, rate_out))
+    length = resampler.grid.output(n_in)
     assert abs(length * rate_in - n_in * rate_out) * 2 <= rate_in
-    assert resampler.block_in * rate_out == resampler.block_out * rate_in
+    assert resampler.grid.block_in * rate_out == resampler.grid.block_out * rate_in
     available = resampler.available_output(n_in, False)
     assert 0 <= available <= length == resampler.available_output(n_in, True)
     first, last = resampler.needed_input(0, available, n_in)

@@ -34,8 +34,9 @@ async def recorder(tmp_path: Path) -> AsyncIterator[Recorder]:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"pcm": b"odd"}, "3 bytes is no whole number of samples"),
-        ({"pcm": b"\0\0", "num_channels": 2}, "multiple of 4 bytes"),
+        ({"encoding": "opus"}, "encoding='opus': must be pcm16, mulaw, alaw"),
+        ({"pts": float("nan")}, "pts=nan: must be seconds"),
+        ({"pts": 1e10}, "pts=10000000000.0"),
         ({"sample_rate": 0}, "sample_rate=0: must be a whole number of hertz from 4000"),
         ({"sample_rate": 16000.0}, "sample_rate=16000.0: must be a whole number"),
         ({"sample_rate": -16000}, "sample_rate=-16000"),

@@ -1,0 +1,85 @@
+"""Keeps a source whose clock runs slow or fast against ours in its place. Pure.
+
+Frames arrive late, never early, so the least lag of some seconds shows how far a source's clock
+has moved, whatever the jitter. Where that is more than a few milliseconds, blocks are stretched a
+little until it is gone: at most `MAX_STRETCH` in frequency. Just noticeable variations of frequency
+are about 0.7 % above 500 Hz and 3.6 Hz below (Zwicker and Fastl, Psychoacoustics, 7.2).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+WINDOW_SECONDS = 5.0
+"""How far back the least lag is looked for: longer than jitter; drift in it is 2.5 ms at most."""
+
+BEGIN_SECONDS = 0.004
+"""From here on it is corrected..."""
+
+END_SECONDS = 0.001
+"""... until here."""
+
+MOST_SECONDS = 0.25
+"""More is no drift: the source is not in real time, or a pause is still to be noticed."""
+
+TIME_CONSTANT_SECONDS = 10.0
+"""What is found is corrected over so long, were it to stay: at 500 ppm it comes to rest at 5 ms."""
+
+MAX_STRETCH = 0.002
+
+
+@dataclass(slots=True)
+class Drift:
+    """What is known of a run's clock.
+
+    Attributes:
+        minima: The least lag, output samples, in each of the newest blocks, as if none had been
+            stretched; the last is of the block that goes on. None where nothing arrived in a block.
+        blocks: How many blocks of the run have begun.
+        correcting: Whether it is being corrected.
+    """
+
+    minima: list[int | None] = field(default_factory=list)
+    blocks: int = 0
+    correcting: bool = False
+
+    def go_on(self, inserted: int) -> None:
+        """Go on in another run, which follows one that had so much inserted."""
+        self.minima = [None if least is None else least - inserted for least in self.minima]
+        self.blocks = 0
+
+    def note(self, lag: int) -> None:
+        """Take a frame's lag against the run as it would be if no block had been stretched."""
+        least = self.minima[-1]
+        self.minima[-1] = lag if least is None else min(least, lag)
+
+    def next_block(self, block_out: int, sample_rate: int, inserted: int, *, ahead: bool) -> int:
+        """Return by how many output samples the block that begins now is to be stretched.
+
+        Args:
+            block_out: Its length, output samples.
+            sample_rate: Of the output, Hz.
+            inserted: What was inserted into the run so far.
+            ahead: Whether a source that runs ahead is to be slowed, too.
+        """
+        window = max(1, round(WINDOW_SECONDS * sample_rate / block_out))
+        known = [least for least in self.minima[-window:] if least is not None]
+        enough = len(self.minima) >= window
+        self.blocks += 1
+        self.minima.append(None)
+        del self.minima[:-window]
+        if not (enough and known):
+            return 0
+        lag = min(known) - inserted
+        if not ahead:
+            lag = max(0, lag)
+        if abs(lag) > MOST_SECONDS * sample_rate:
+            self.correcting = False
+            return 0
+        threshold = END_SECONDS if self.correcting else BEGIN_SECONDS
+        self.correcting = abs(lag) >= threshold * sample_rate
+        if not self.correcting:
+            return 0
+        most = int(MAX_STRETCH * block_out)
+        wanted = round(lag * block_out / (TIME_CONSTANT_SECONDS * sample_rate))
+        return max(-most, min(most, wanted or (1 if lag > 0 else -1)))

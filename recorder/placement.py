@@ -1,0 +1,210 @@
+"""Where a frame begins: directly behind the one before, or after how much silence. Pure.
+
+A frame that comes late was late, or there was a pause; which of them, the frames behind it tell. What
+a burst makes up for was a stall. What every following frame lags by was silence.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from recorder.grid import plain_length
+from recorder.records import Kind, Record
+from recorder.runs import TrackState
+
+NS = 1_000_000_000
+
+JITTER_SECONDS = 0.06
+"""A frame later than this against its run begins a new one, if those after it are late too."""
+
+FRAME_SECONDS = 0.02
+"""A burst goes on while it makes up for a frame more."""
+
+TIMESTAMP_NS = 8_000_000
+"""A smaller step between media timestamps is rounding: some protocols have whole milliseconds.
+The shortest packet that can be lost has 10 ms (RFC 6716, section 2.1.4, for Opus as it is sent)."""
+
+UNTIMELY_SECONDS = 0.25
+"""Timestamps that arrival contradicts by more, all the look-ahead long, stood still or jumped."""
+
+
+class Start(NamedTuple):
+    """Where a frame begins.
+
+    Attributes:
+        position: Output sample.
+        arrival: Where it would begin by its arrival alone, if that is what counts; None where it
+            follows the frame before it, or its timestamp.
+    """
+
+    position: int
+    arrival: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """The rules, with their bounds.
+
+    Attributes:
+        sample_rate: Of the output, Hz.
+        look_ahead_ns: How long a decision waits for what comes next.
+        stall_ns: How long it waits at most, while a burst goes on.
+    """
+
+    sample_rate: int
+    look_ahead_ns: int
+    stall_ns: int
+
+    def position(self, at_ns: int) -> int:
+        """Return the sample position of a time, ns after the recording's start."""
+        return (at_ns * self.sample_rate + NS // 2) // NS
+
+    def samples(self, record: Record) -> int:
+        """Return how many output samples a frame makes by itself."""
+        return plain_length(record.samples, record.sample_rate, self.sample_rate)
+
+    def start(
+        self, record: Record, track: TrackState, later: Iterable[Record], known_ns: int | None
+    ) -> Start | None:
+        """Return where a frame begins: at the track's cursor, or behind it.
+
+        Args:
+            record: The frame.
+            track: Its track, as far as it is decided on.
+            later: The records after it, in order.
+            known_ns: All that was written before it is among them; None: there will be no more.
+
+        Returns:
+            None where that cannot be told before more is known.
+        """
+        if track.source == "playout":
+            return self._playout(record, track, list(later))
+        return self._capture(record, track, later, known_ns)
+
+    def _capture(
+        self, record: Record, track: TrackState, later: Iterable[Record], known_ns: int | None
+    ) -> Start | None:
+        cursor = track.cursor
+        lag = self._lag(record, cursor)
+        tolerance = self.jitter if track.begun else 0
+        missing = 0
+        if record.time_ns is not None and track.next_ns is not None:
+            step_ns = record.time_ns - track.next_ns
+            if step_ns >= TIMESTAMP_NS:
+                missing = self.position(step_ns)
+            # Timestamps are believed: arrival has a say only where it contradicts them by far.
+            tolerance = missing + int(UNTIMELY_SECONDS * self.sample_rate)
+        if lag <= tolerance and not missing:
+            return Start(cursor)
+        enough = 0 if missing else tolerance
+        least = self._least_lag(record, cursor, later, known_ns, enough)
+        if least is None:
+            return None
+        if least > tolerance:
+            return Start(cursor + least, cursor + least)
+        # Nothing arrives before it was spoken: timestamps that jump ahead are taken so far only.
+        return Start(cursor + min(missing, max(0, least) + self.jitter))
+
+    def _playout(self, record: Record, track: TrackState, later: list[Record]) -> Start:
+        cursor = track.cursor
+        lag = self._lag(record, cursor)
+        if lag + track.delay <= (self.jitter if track.begun else 0):
+            return Start(cursor)
+        least = self._least_in_sight(record, cursor, later)
+        if track.begun and not track.ahead and -self.jitter <= least <= self.jitter:
+            return Start(cursor)  # the burst makes up for the whole stall, and for no more
+        # What is not paced begins to be played when it is handed over, not so much before.
+        length = self.samples(record)
+        unpaced = length > self.jitter or least - lag < -self.jitter
+        arrival = cursor + lag + (length if unpaced else 0)
+        heard = self._heard(record, track, later)
+        return Start(max(cursor, arrival + track.delay if heard is None else heard), arrival)
+
+    def _heard(self, record: Record, track: TrackState, later: Iterable[Record]) -> int | None:
+        """Return where a frame began to be played, by what is reported within the look-ahead."""
+        for one in later:
+            if one.written_ns > record.written_ns + self.look_ahead_ns:
+                break
+            if one.track != record.track:
+                continue
+            if one.kind is Kind.CLEAR:
+                break
+            if one.kind is Kind.PLAYED and one.time_ns is not None:
+                played = self.position(one.time_ns) - track.media
+                if played > 0:
+                    return self.position(one.at_ns) - played
+        return None
+
+    def _least_in_sight(self, record: Record, cursor: int, later: Iterable[Record]) -> int:
+        """Return the least lag of a frame and those in the look-ahead, were they to begin here."""
+        horizon = record.written_ns + self.look_ahead_ns
+        lags = self._lags(record, cursor, later)
+        return min([self._lag(record, cursor), *(lag for at, lag in lags if at <= horizon)])
+
+    def _least_lag(
+        self,
+        record: Record,
+        cursor: int,
+        later: Iterable[Record],
+        known_ns: int | None,
+        enough: int,
+    ) -> int | None:
+        """Return the least lag of a frame and those after it, while a burst goes on.
+
+        Args:
+            record: The frame.
+            cursor: Where it would begin.
+            later: The records after it, in order.
+            known_ns: See `start`.
+            enough: From here down, it does not matter how much less it is.
+
+        Returns:
+            None where more must be known.
+        """
+        least = extended = self._lag(record, cursor)
+        horizon = record.written_ns + self.look_ahead_ns
+        cap = record.written_ns + max(self.look_ahead_ns, self.stall_ns)
+        frame = int(FRAME_SECONDS * self.sample_rate)
+        for written_ns, lag in self._lags(record, cursor, later):
+            if least <= enough or written_ns > horizon:
+                break
+            least = min(least, lag)
+            if extended - least >= frame:
+                extended = least
+                horizon = min(cap, written_ns + self.look_ahead_ns)
+        if least > enough and known_ns is not None and known_ns < horizon:
+            return None
+        return least
+
+    def _lags(
+        self, record: Record, cursor: int, later: Iterable[Record]
+    ) -> Iterator[tuple[int, int]]:
+        """Yield when each frame behind was written, and its lag, were the first to begin here."""
+        plain = self.samples(record)
+        for one in later:
+            if one.track != record.track:
+                continue
+            if one.kind is Kind.CLEAR:
+                return
+            if one.kind is Kind.AUDIO:
+                yield one.written_ns, self._lag(one, cursor + self._offset(record, one, plain))
+                plain += self.samples(one)
+
+    def _offset(self, first: Record, later: Record, plain: int) -> int:
+        """Return how far a frame lies behind an earlier one; `plain` if nothing was missing."""
+        if first.time_ns is None or later.time_ns is None:
+            return plain
+        timed = self.position(later.time_ns - first.time_ns)
+        most = self.position(self.look_ahead_ns + self.stall_ns)
+        return timed if plain <= timed <= plain + most else plain
+
+    def _lag(self, record: Record, position: int) -> int:
+        """Return how much later than there a frame was captured, or handed over."""
+        return self.position(record.at_ns) - self.samples(record) - position
+
+    @property
+    def jitter(self) -> int:
+        """How late a frame may be that is jitter, samples."""
+        return int(JITTER_SECONDS * self.sample_rate)

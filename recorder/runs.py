@@ -1,0 +1,130 @@
+"""Audio without a break, as the timeline has placed it; and the tracks it belongs to. Pure."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal, Self
+
+from recorder.drift import Drift
+from recorder.grid import Grid
+
+Source = Literal["capture", "playout"]
+"""`capture`: a microphone; late frames were late, audio cannot come before it was spoken.
+`playout`: what a bot sends; it may run ahead of real time, and then plays on without a break."""
+
+
+@dataclass(slots=True)
+class Piece:
+    """One frame inside a run: input samples [first, first + count) lie at `offset` of `segment`."""
+
+    first: int
+    count: int
+    channels: int
+    segment: int
+    offset: int
+
+
+@dataclass(slots=True)
+class Run:
+    """Audio without a break.
+
+    Attributes:
+        number: Unique in the recording, ascending.
+        track: Track index.
+        start: Output position of its first sample.
+        media: How much of its track came before it, output samples.
+        grid: Its rates, and where its blocks lie.
+        count: Input samples so far.
+        limit: Output position it is cut off at (not heard beyond), or None.
+        closed: No more input will come.
+        pieces: Its frames, oldest first; those no longer needed are dropped.
+    """
+
+    number: int
+    track: int
+    start: int
+    media: int
+    grid: Grid
+    count: int = 0
+    limit: int | None = None
+    closed: bool = False
+    pieces: list[Piece] = field(default_factory=list)
+
+    @property
+    def sample_rate(self) -> int:
+        """Of its input, Hz."""
+        return self.grid.rate_in
+
+    @property
+    def length(self) -> int:
+        """Output samples so far."""
+        return self.grid.output(self.count)
+
+    @property
+    def end(self) -> int:
+        """The output position behind its last sample so far."""
+        end = self.start + self.length
+        return end if self.limit is None else min(end, self.limit)
+
+    def forget_before(self, position: int, needed: int) -> None:
+        """Drop what only concerns output before `position` and input before `needed`."""
+        unneeded = bisect_right(self.pieces, needed, key=_piece_end)
+        del self.pieces[:unneeded]
+        if position > self.start:
+            self.grid.forget_before(self.grid.block_of(position - self.start))
+
+    @classmethod
+    def from_state(cls, state: dict[str, Any]) -> Self:
+        """Return the run whose `asdict` this is."""
+        pieces = [Piece(**piece) for piece in state["pieces"]]
+        return cls(**{**state, "grid": Grid(**state["grid"]), "pieces": pieces})
+
+
+@dataclass(slots=True)
+class TrackState:
+    """One track, as far as it is decided on.
+
+    Attributes:
+        name: Of the track.
+        source: Its kind of source.
+        cursor: Next output position.
+        run: The run that goes on.
+        begun: Whether it has had any audio.
+        media: All of its audio so far, output samples, whether it was heard or not.
+        heard_ns: When its newest frame was written, if a stall since then may still end in a burst.
+        ahead: Whether it has run ahead of real time: its source does not pace what it sends.
+        delay: How much later than it is handed over its audio is played, by what was reported.
+        shift: How much of that the place of the audio placed last allows for...
+        late: ... and how much it does not.
+        next_ns: Media time that a frame without a break would have, by the timestamps.
+        drift: Of the run's clock.
+    """
+
+    name: str
+    source: Source
+    cursor: int = 0
+    run: Run | None = None
+    begun: bool = False
+    media: int = 0
+    heard_ns: int | None = None
+    ahead: bool = False
+    delay: int = 0
+    shift: int = 0
+    late: int = 0
+    next_ns: int | None = None
+    drift: Drift = field(default_factory=Drift)
+
+    def state(self) -> dict[str, Any]:
+        """Return everything but the run, which is among all runs, as plain JSON types."""
+        names = [name for name in self.__slots__ if name not in ("run", "drift")]
+        return {name: getattr(self, name) for name in names} | {"drift": asdict(self.drift)}
+
+    @classmethod
+    def from_state(cls, state: dict[str, Any]) -> Self:
+        """Return the track whose `state` this is, without its run."""
+        return cls(**{**state, "drift": Drift(**state["drift"])})
+
+
+def _piece_end(piece: Piece) -> int:
+    return piece.first + piece.count
