@@ -19,6 +19,9 @@ BEGIN_SECONDS = 0.004
 END_SECONDS = 0.001
 """... until here."""
 
+STEADY_SECONDS = 0.01
+"""More between the halves of a window is no drift, but a burst that goes on."""
+
 MOST_SECONDS = 0.25
 """More is no drift: the source is not in real time, or a pause is still to be noticed."""
 
@@ -62,15 +65,14 @@ class Drift:
             inserted: What was inserted into the run so far.
             ahead: Whether a source that runs ahead is to be slowed, too.
         """
-        window = max(1, round(WINDOW_SECONDS * sample_rate / block_out))
-        known = [least for least in self.minima[-window:] if least is not None]
-        enough = len(self.minima) >= window
+        window = max(2, round(WINDOW_SECONDS * sample_rate / block_out))
+        least = self._steady(window, int(STEADY_SECONDS * sample_rate))
         self.blocks += 1
         self.minima.append(None)
         del self.minima[:-window]
-        if not (enough and known):
+        if least is None:
             return 0
-        lag = min(known) - inserted
+        lag = least - inserted
         if not ahead:
             lag = max(0, lag)
         if abs(lag) > MOST_SECONDS * sample_rate:
@@ -83,3 +85,14 @@ class Drift:
         most = int(MAX_STRETCH * block_out)
         wanted = round(lag * block_out / (TIME_CONSTANT_SECONDS * sample_rate))
         return max(-most, min(most, wanted or (1 if lag > 0 else -1)))
+
+    def _steady(self, window: int, tolerance: int) -> int | None:
+        """Return the least lag of a window; None while it is not full, or a burst goes on."""
+        if len(self.minima) < window:
+            return None
+        halves = self.minima[: window // 2], self.minima[window // 2 :]
+        lags = [min((lag for lag in half if lag is not None), default=None) for half in halves]
+        older, newer = lags
+        if older is None or newer is None or abs(older - newer) > tolerance:
+            return None
+        return min(older, newer)

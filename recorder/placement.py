@@ -1,6 +1,6 @@
 """Where a frame begins: directly behind the one before, or after how much silence. Pure.
 
-A frame that comes late was late, or there was a pause; which of them, the frames behind it tell. What
+A frame that comes late was late, or there was a pause: the frames behind it tell which. What
 a burst makes up for was a stall. What every following frame lags by was silence.
 """
 
@@ -108,17 +108,17 @@ class Placement:
         return Start(cursor + min(missing, max(0, least) + self.jitter))
 
     def _playout(self, record: Record, track: TrackState, later: list[Record]) -> Start:
-        cursor = track.cursor
-        lag = self._lag(record, cursor)
+        cursor, length = track.cursor, self.samples(record)
+        # What is not paced begins to be played when it is handed over, not its length before.
+        unpaced = length > self.jitter
+        lag = self._lag(record, cursor) + (length if unpaced else 0)
         if lag + track.delay <= (self.jitter if track.begun else 0):
             return Start(cursor)
         least = self._least_in_sight(record, cursor, later)
         if track.begun and not track.ahead and -self.jitter <= least <= self.jitter:
             return Start(cursor)  # the burst makes up for the whole stall, and for no more
-        # What is not paced begins to be played when it is handed over, not so much before.
-        length = self.samples(record)
-        unpaced = length > self.jitter or least - lag < -self.jitter
-        arrival = cursor + lag + (length if unpaced else 0)
+        outruns = not unpaced and least - lag < -self.jitter
+        arrival = cursor + lag + (length if outruns else 0)
         heard = self._heard(record, track, later)
         return Start(max(cursor, arrival + track.delay if heard is None else heard), arrival)
 
