@@ -214,6 +214,11 @@ class SessionBackstage:
         now_ns = 0 if self._session is None else self._session.now_ns()
         return await self._engine.run(self._sealing.read(start, end, now_ns))
 
+    async def settled(self) -> int:
+        """Return up to which sample nothing changes any more."""
+        now_ns = 0 if self._session is None else self._session.now_ns()
+        return await self._engine.run(self._sealing.settled(now_ns))
+
     def hold(self, holder: object, position: int) -> None:
         """Keep samples in the spool."""
         self.delivery.holds[holder] = position

@@ -30,16 +30,16 @@ class Renderer:
 
     def ready(self, end: int) -> bool:
         """Return whether every sample before `end` is settled and can be rendered."""
-        timeline = self._timeline
-        if timeline.settled < end:
-            return False
-        for run in timeline.runs:
-            if run.closed or run.start >= end:
-                continue
-            available = self._resampler(run).available_output(run.count, False)
-            if run.start + available < end:
-                return False
-        return True
+        return self.ready_until() >= end
+
+    def ready_until(self) -> int:
+        """Return the sample up to which all are settled and can be rendered."""
+        end = self._timeline.settled
+        for run in self._timeline.runs:
+            if not run.closed and run.start < end:
+                available = self._resampler(run).available_output(run.count, False)
+                end = min(end, run.start + available)
+        return end
 
     def planes(self, start: int, end: int) -> Samples:
         """Return all tracks' samples [start, end), shape (tracks, end - start)."""

@@ -197,6 +197,16 @@ class Sealer:
             renderer = Renderer(timeline, self._reader.view)
         return renderer.planes(start, end), tuple(state.name for state in timeline.tracks)
 
+    def settled(self, now_ns: int) -> int:
+        """Return up to which sample nothing changes any more, and all can be rendered.
+
+        Args:
+            now_ns: Now, ns after the recording's start: read before this call.
+        """
+        self._take_in()
+        self._advance(now_ns)
+        return max(self.sealed_samples, self._renderer.ready_until())
+
     def close(self) -> None:
         """Unmap the journal."""
         self._reader.close()

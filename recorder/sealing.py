@@ -50,6 +50,11 @@ class Sealing:
                 if final or len(self._sealer.sealed) > before:
                     self._delivery.wake()
 
+    async def settled(self, now_ns: int) -> int:
+        """Return up to which sample nothing changes any more, as things stand at `now_ns`."""
+        async with self._lock:
+            return await self._engine.in_thread(lambda: self._sealer.settled(now_ns))
+
     async def read(self, start: int, end: int, now_ns: int) -> Planes:
         """Return samples [start, end) of all tracks, sealed or not, as things stand at `now_ns`."""
         async with self._lock:

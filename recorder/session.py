@@ -109,6 +109,10 @@ class Backstage(Protocol):
         """Wait until all is sealed."""
         ...
 
+    async def settled(self) -> int:
+        """Return up to which sample nothing changes."""
+        ...
+
     async def read(self, start: int, end: int) -> Planes:
         """Return samples."""
         ...
@@ -454,6 +458,14 @@ class Session:
         From then on `read` returns what is final, while the upload may still be going on.
         """
         return await self._backstage.sealed()
+
+    async def settled(self) -> int:
+        """Return up to which sample nothing that is still to come can change anything.
+
+        That is the hold-back ago, as a rule; less where a microphone has stopped in mid-stream and
+        may be stalled, and up to half a second less where audio is resampled.
+        """
+        return await self._backstage.settled()
 
     async def read(self, start: int, end: int) -> Planes:
         """Return samples [start, end) of all tracks at the recording's rate.

@@ -83,6 +83,7 @@ class Scenario:
     sample_rate: int
     chunk_seconds: float
     hold_back: float
+    stall: float
     outputs: tuple[str, ...]
     keep_chunks: bool
     pre_roll: float
@@ -114,6 +115,7 @@ class Scenario:
                 "sample_rate": self.sample_rate,
                 "chunk_seconds": self.chunk_seconds,
                 "hold_back_seconds": self.hold_back,
+                "stall_seconds": self.stall,
                 "outputs": self.outputs,
                 "keep_chunks": self.keep_chunks,
                 "pre_roll_seconds": self.pre_roll,
@@ -184,7 +186,8 @@ def make_scenario(seed: int, *, paced: bool) -> Scenario:
         paced=paced or draw.random() < 0.3,
         sample_rate=rate,
         chunk_seconds=draw.choice([2.0, 5.0] if long else [0.25, 0.5, 1.0, 1.0]),
-        hold_back=draw.choice(hold_backs),
+        hold_back=(hold_back := draw.choice(hold_backs)),
+        stall=draw.choice([0.0, hold_back / 2]),  # more would cost more where the spool is lost
         outputs=draw.choice(choices),
         keep_chunks=draw.random() < 0.2,
         pre_roll=draw.choice([0.0, 0.3, 1.0]),

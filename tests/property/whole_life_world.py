@@ -221,6 +221,7 @@ class World:
             "spool_dir": host.spool,
             "part_bytes": "5MiB",
             "hold_back_seconds": 0.4,
+            "stall_seconds": 0.2,
             "pre_roll_seconds": 0.3,
             "retry_base_seconds": 0.01,
             "retry_max_wait_seconds": 0.1,
