@@ -144,6 +144,7 @@ class Plan:
                 "recorder-sample-rate": str(self.sample_rate),
                 "recorder-chunk-seconds": f"{self.seconds(self.chunk_samples):g}",
                 "recorder-started-at": self.started_at.isoformat(timespec="microseconds"),
+                "recorder-started-monotonic": f"{self.started_monotonic:.6f}",
                 **metadata,
             },
             tags=self.tags,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import soundfile
 from calls import FRAME, RATE, VOICE, manifest, samples, settings_in, speak
 
 from recorder import Recorder, VirtualClock
+from recorder.stores import make_store
 
 TELEPHONE = 8000
 
@@ -104,6 +106,27 @@ async def test_timestamps_and_playback_positions_survive_a_restart_of_reading(
     begun = round((31 / 50 - 0.25) * RATE)
     np.testing.assert_array_equal(bot[begun : begun + RATE], VOICE[:RATE])
     assert not bot[:begun].any()
+
+
+async def test_when_sample_zero_was_is_told_by_both_clocks(tmp_path: Path) -> None:
+    utc = datetime(2026, 3, 1, 12, 0, 0, 250_000, tzinfo=UTC)
+    clock = VirtualClock(50.0, utc)
+    settings = settings_in(tmp_path, keep_chunks=True)
+    async with Recorder(settings, clock=clock) as recorder:
+        clock.advance(10)
+        call = await recorder.start()
+        speak(call, clock, 0, 1.5)
+        await call.stop()
+        told = manifest(tmp_path)
+        assert told["started_monotonic"] == call.zero == 60
+        assert datetime.fromisoformat(told["started_at"]) == utc + timedelta(seconds=10)
+    async with make_store(settings) as store:
+        keys = [info.key async for info in store.list_objects() if info.key.endswith(".wav")]
+        assert len(keys) == 3
+        for key in keys:
+            metadata = (await store.head(key)).metadata
+            assert metadata["recorder-started-at"] == told["started_at"]
+            assert metadata["recorder-started-monotonic"] == "60.000000"
 
 
 async def test_a_stalled_microphone_is_waited_for_while_it_may_come_back(tmp_path: Path) -> None:
