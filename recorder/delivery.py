@@ -121,7 +121,9 @@ class Delivery:
 
     @plan.setter
     def plan(self, plan: Plan) -> None:
+        """Have it told exactly: before anything but a manifest was sent."""
         self.account.plan = plan
+        self._outputs[:] = [self._deliverable(output.spec) for output in self._outputs]
 
     # -- life --------------------------------------------------------------------------------
 
