@@ -172,8 +172,9 @@ class Upload:
     async def adopt(self, upload_id: str, known: Mapping[int, Part]) -> None:
         """Go on with an upload that another owner, or an earlier process, began.
 
-        The known parts that the store still holds count as sent. What else it holds is compared
-        with what belongs there before anything is sent under its number.
+        The known parts that the store still holds count as sent, but for part 1 and what is not a
+        whole part: those depend on a length that may not have been the last word. They, and what
+        else it holds, are compared with what belongs there before anything is sent under a number.
 
         Args:
             upload_id: Of the upload.
@@ -196,10 +197,13 @@ class Upload:
             self.parts = {}
             return
         held = {part.number: part for part in listed}
+        for number, part in known.items():
+            if number in held and held[number].etag == part.etag:
+                held[number] = part
         self.parts = {
             number: part
-            for number, part in known.items()
-            if number in held and held[number].etag == part.etag
+            for number, part in held.items()
+            if part is known.get(number) and number > 1 and part.size == self._part_bytes
         }
         self._found = {number: part for number, part in held.items() if number not in self.parts}
 
@@ -349,7 +353,7 @@ class Upload:
             raise RuntimeError("complete comes after create()")
         parts = [self.parts[number] for number in sorted(self.parts)]
         if sum(part.size for part in parts) != total:
-            raise Verification(f"parts of {self.key} do not add up to {total} bytes")
+            raise PartDiffers(f"parts of {self.key} do not add up to {total} bytes")
         try:
             await self._call(
                 "complete_multipart",

@@ -198,6 +198,35 @@ async def test_a_recording_somebody_else_is_finishing_is_left_to_them_while_they
     assert not leftovers(world.folder)
 
 
+async def test_a_chunk_that_comes_after_the_length_was_final_does_not_count(world: World) -> None:
+    """An object of that length exists already, and a longer one could never take its place."""
+    call = await world.cut_off()
+    store = FaultyStore(LocalStore(world.folder / "bucket"))
+    settings = settings_in(
+        world.folder, spool_dir=world.folder / "other-spool", retry_deadline_seconds=1
+    )
+    async with Recorder(settings, clock=world.clock, store=store, recover=False) as other:
+        store.refuse("head", reset("head"))  # the object is made, and then that host is gone, too
+        [one] = await other.recover(bucket=True, stale_after=0)
+        assert one.outcome is Outcome.PENDING
+    world.store.down = False
+    speak(call, world.clock, 6, 7)
+    await call.flush()
+    assert len(list(world.folder.glob("bucket/dt=*/call/chunks/*"))) > 4
+    async with Recorder(settings, clock=world.clock, recover=False) as third:
+        [one] = await third.recover(bucket=True, stale_after=0)
+    assert one.outcome is Outcome.RECOVERED
+    np.testing.assert_array_equal(samples(world.folder), VOICE[: 4 * RATE])
+    await call.stop()
+    await world.owner.close()
+    async with Recorder(settings_in(world.folder), clock=world.clock, recover=False) as again:
+        [one] = await again.recover()
+    assert one.outcome is Outcome.CONTINUED
+    late = samples(world.folder, "continuation-*/audio.wav")
+    np.testing.assert_array_equal(late, VOICE[4 * RATE : 7 * RATE])
+    assert not leftovers(world.folder)
+
+
 async def test_a_chunks_file_goes_only_when_a_manifest_of_its_owner_lists_it(
     tmp_path: Path,
 ) -> None:
