@@ -32,7 +32,7 @@ class Account:
         noted: How many chunks a manifest lists that was written for sure.
         recovered: How often it was taken over, and from what.
         continuations: Late audio that lies beside it.
-        leftovers: Keys of objects that should be gone, and could not be deleted.
+        leftovers: Keys of objects, and uploads, that should be gone and could not be deleted.
     """
 
     plan: Plan
@@ -106,8 +106,8 @@ class Account:
 
     def with_leftovers(self, result: RecordingResult, keys: Sequence[str]) -> RecordingResult:
         """Take note of what could not be deleted; return the result that says so."""
-        self.leftovers = list(keys)
-        return replace(result, leftovers=tuple(keys))
+        self.leftovers = sorted({*result.leftovers, *keys})
+        return replace(result, leftovers=tuple(self.leftovers))
 
     def document(self, state: State, uploaded: int) -> dict[str, Any]:
         """Return the manifest's content.
@@ -122,7 +122,7 @@ class Account:
         done = state in (State.COMPLETED, State.COMPLETED_WITH_GAPS)
         leftovers = self.leftovers
         if done and self._chunks_kept() and not plan.keep_chunks:
-            leftovers = self._chunk_keys()
+            leftovers = sorted({*leftovers, *self._chunk_keys()})
         return {
             "state": str(state),
             **plan.to_dict(),

@@ -452,7 +452,7 @@ class Delivery:
             return
         clean_up = CleanUp(self.plan, self._context)
         done = await clean_up.run(self._contents.sealed, self._outputs, thorough=self._adopted)
-        if clean_up.leftovers and self._context.capabilities.deletes:
+        if clean_up.leftovers:
             self.result = self.account.with_leftovers(self.result, clean_up.leftovers)
             with suppress(BotRecorderError):  # it is said in the result and logged, too
                 await self._write_manifest(self.result.state)

@@ -19,6 +19,7 @@ from recorder.recovered import Outcome, Recovered, failed, finished
 from recorder.result import RecordingResult, State
 from recorder.sealer import Sealer
 from recorder.spool import PLAN, Spool, SpoolBusy, recordings_in, remove_abandoned
+from uploader.clock import Clock
 from uploader.errors import BotRecorderError
 from uploader.manifest import KeyTaken, LostOwnership, ManifestFile, Stored
 from uploader.upload import Context
@@ -53,6 +54,33 @@ class _Rest:
     seconds: float
 
 
+class Rests:
+    """Recordings that are left alone for a while because they failed: longer each time.
+
+    Args:
+        clock: Where time comes from.
+    """
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._rests: dict[str, _Rest] = {}
+
+    def failure(self, name: str) -> Recovered | None:
+        """Return what a recording failed with that is to be left alone now; None if it is not."""
+        rest = self._rests.get(name)
+        return None if rest is None or self._clock.monotonic() >= rest.until else rest.failed
+
+    def note(self, name: str, recovered: Recovered | None) -> None:
+        """Take note of what an attempt came to."""
+        if recovered is None or recovered.outcome is not Outcome.FAILED:
+            self._rests.pop(name, None)
+            return
+        before = self._rests.get(name)
+        seconds = FIRST_REST_SECONDS if before is None else 2 * before.seconds
+        seconds = min(seconds, LONGEST_REST_SECONDS)
+        self._rests[name] = _Rest(recovered, self._clock.monotonic() + seconds, seconds)
+
+
 class SpoolRecovery:
     """Recovers the recordings of one spool folder whose owners are dead.
 
@@ -64,7 +92,7 @@ class SpoolRecovery:
         self._depot = depot
         self._root = depot.settings.spool_dir
         self._foreign: dict[str, tuple[str, float]] = {}
-        self._rests: dict[str, _Rest] = {}
+        self._rests = Rests(depot.clock)
 
     async def run(
         self,
@@ -84,21 +112,18 @@ class SpoolRecovery:
         Raises:
             OSError: The spool cannot be read.
         """
-        in_thread, clock = self._depot.engine.in_thread, self._depot.clock
+        in_thread = self._depot.engine.in_thread
         if not dry_run:
             await in_thread(remove_abandoned, self._root)
         slots = asyncio.Semaphore(MAX_AT_ONCE)
         found: list[Recovered] = []
 
         async def one(name: str) -> None:
-            rest = self._rests.get(name)
-            recovered: Recovered | None
-            if patient and rest is not None and clock.monotonic() < rest.until:
-                recovered = rest.failed
-            else:
+            recovered = self._rests.failure(name) if patient else None
+            if recovered is None:
                 async with slots:
                     recovered = await self._one(name, dry_run=dry_run)
-                self._rest(name, recovered)
+                self._rests.note(name, recovered)
             if recovered is not None:
                 found.append(recovered)
                 tell(recovered)
@@ -106,16 +131,6 @@ class SpoolRecovery:
         names = await in_thread(recordings_in, self._root)
         await asyncio.gather(*(one(name) for name in names))
         return found
-
-    def _rest(self, name: str, recovered: Recovered | None) -> None:
-        if recovered is None or recovered.outcome is not Outcome.FAILED:
-            self._rests.pop(name, None)
-            return
-        before = self._rests.get(name)
-        seconds = FIRST_REST_SECONDS if before is None else 2 * before.seconds
-        seconds = min(seconds, LONGEST_REST_SECONDS)
-        until = self._depot.clock.monotonic() + seconds
-        self._rests[name] = _Rest(recovered, until, seconds)
 
     async def _one(self, name: str, *, dry_run: bool) -> Recovered | None:
         try:
@@ -308,6 +323,7 @@ class _Attempt:
         for plan in (self._plan, *continuations):
             clean_up = CleanUp(plan, self._context)
             cleaned = await clean_up.run(self._sealer.sealed, (), thorough=True) and cleaned
+            await clean_up.list_leftovers(plan.token)
         if cleaned:
             await self._depot.engine.in_thread(self._spool.remove, self._depot.quota)
         else:
