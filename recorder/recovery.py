@@ -13,12 +13,14 @@ from recorder.clean_up import CleanUp
 from recorder.continuation import Slice, continuation_of, list_continuation
 from recorder.delivery import Delivery
 from recorder.depot import Depot
+from recorder.journal import JournalReader
 from recorder.plan import Plan
 from recorder.quota import SpoolFull
 from recorder.recovered import Outcome, Recovered, failed, finished
 from recorder.result import RecordingResult, State
 from recorder.sealer import Sealer
 from recorder.spool import PLAN, Spool, SpoolBusy, recordings_in, remove_abandoned
+from recorder.timeline import NS
 from uploader.clock import Clock
 from uploader.errors import BotRecorderError
 from uploader.manifest import KeyTaken, LostOwnership, ManifestFile, Stored
@@ -92,10 +94,13 @@ class SpoolRecovery:
         self._depot = depot
         self._root = depot.settings.spool_dir
         self._foreign: dict[str, tuple[str, float]] = {}
+        self._others: dict[str, float] = {}
+        self._stale_after: float | None = None
         self._rests = Rests(depot.clock)
 
     async def run(
         self,
+        stale_after: float | None = None,
         *,
         dry_run: bool = False,
         patient: bool = False,
@@ -104,6 +109,8 @@ class SpoolRecovery:
         """Look through the spool once, and finish what can be finished.
 
         Args:
+            stale_after: Seconds without a change after which who has taken a recording over counts
+                as gone, too; by its chunk length, if None.
             dry_run: Only say what would be done.
             patient: Leave a recording that failed alone for a while, longer each time; meanwhile
                 its failure is told again, as the same object.
@@ -113,6 +120,8 @@ class SpoolRecovery:
             OSError: The spool cannot be read.
         """
         in_thread = self._depot.engine.in_thread
+        self._stale_after = stale_after
+        self._others = {}
         if not dry_run:
             await in_thread(remove_abandoned, self._root)
         slots = asyncio.Semaphore(MAX_AT_ONCE)
@@ -130,6 +139,34 @@ class SpoolRecovery:
 
         names = await in_thread(recordings_in, self._root)
         await asyncio.gather(*(one(name) for name in names))
+        return found
+
+    async def outwait(
+        self,
+        *,
+        dry_run: bool = False,
+        tell: Callable[[Recovered], None] = lambda one: None,
+        on_wait: Callable[[tuple[int, float]], None] = lambda what: None,
+    ) -> list[Recovered]:
+        """Look again at what others have taken over, when they must have shown that they live.
+
+        Args:
+            dry_run: See `run`.
+            tell: See `run`.
+            on_wait: Told, before the wait, for how many recordings it is and how many seconds.
+        """
+        names = list(self._others)
+        if not names:
+            return []
+        seconds = max(self._others.values()) - self._depot.clock.monotonic()
+        if seconds > 0:
+            on_wait((len(names), seconds))
+            await asyncio.sleep(seconds)
+        found = []
+        for name in names:
+            if (recovered := await self._one(name, dry_run=dry_run)) is not None:
+                found.append(recovered)
+                tell(recovered)
         return found
 
     async def _one(self, name: str, *, dry_run: bool) -> Recovered | None:
@@ -168,7 +205,8 @@ class SpoolRecovery:
                 if (verdict := self._judge(plan, stored)) is not None:
                     return verdict
                 if dry_run:
-                    return _plan_of(plan, stored, sealer)
+                    accepted = await depot.engine.in_thread(_accepted_samples, spool, plan)
+                    return _plan_of(plan, stored, sealer, accepted)
                 try:
                     recovered = await attempt.go_on(stored)
                 except LostOwnership:
@@ -196,11 +234,19 @@ class SpoolRecovery:
         now = self._depot.clock.monotonic()
         etag, since = self._foreign.get(plan.manifest_key, ("", now))
         if etag != stored.etag:
+            since = now
             self._foreign[plan.manifest_key] = stored.etag, now
-        elif now - since >= stale_seconds(plan.seconds(plan.chunk_samples)):
+        patience = self._stale_after
+        if patience is None:
+            patience = stale_seconds(plan.seconds(plan.chunk_samples))
+        if now - since >= patience:
             return None
+        self._others[name] = since + patience
         reason = "another process took it over and is finishing it"
-        hint = "look again later: what this spool has beyond it will be attached"
+        hint = (
+            "look again later: what this spool has beyond it will be attached. If that process is "
+            "lost, too, --bucket finishes it"
+        )
         return Recovered(name, "spool", Outcome.TAKEN, reason=reason, hint=hint)
 
 
@@ -354,13 +400,28 @@ def _end_of(stored: Stored) -> int:
     return samples if type(samples) is int else 0
 
 
-def _plan_of(plan: Plan, stored: Stored | None, sealer: Sealer) -> Recovered:
+def _accepted_samples(spool: Spool, plan: Plan) -> int:
+    """Return how far a journal reaches on the recording's clock."""
+    segments = sorted(int(path.stem) for path in spool.journal.glob("*.journal"))
+    reader = JournalReader(spool.journal, *segments[:1])
+    written_ns = 0
+    try:
+        for record in reader.read():
+            written_ns = max(written_ns, record.written_ns)
+    except ValueError:  # as far as it can be read
+        pass
+    finally:
+        reader.close()
+    return written_ns * plan.sample_rate // NS
+
+
+def _plan_of(plan: Plan, stored: Stored | None, sealer: Sealer, accepted: int) -> Recovered:
     """Return what would be done, as far as that can be said without doing it."""
     if stored is None or stored.document["state"] not in DURABLE:
         chunks = len(sealer.sealed)
         reason = f"would be finished from {chunks} sealed chunks and the journal"
         return Recovered(plan.recording_id, "spool", Outcome.RECOVERED, reason=reason)
-    if sealer.sealed_samples > _end_of(stored):
+    if max(sealer.sealed_samples, accepted) > _end_of(stored):
         reason = "would be attached as a continuation"
         return Recovered(plan.recording_id, "spool", Outcome.CONTINUED, reason=reason)
     reason = "is finished: leftovers would be deleted"

@@ -230,7 +230,10 @@ class Recorder:
         tell, tell_wait = handing_over(on_recovered), handing_over(on_wait)
 
         async def work() -> list[Recovered]:
-            found = await self._spool_recovery.run(dry_run=dry_run, patient=not wait, tell=tell)
+            spool = self._spool_recovery
+            found = await spool.run(
+                stale_after if bucket else None, dry_run=dry_run, patient=not wait, tell=tell
+            )
             if bucket:
                 await self._asked()
                 found += await self._rescue.sweep(
@@ -241,6 +244,10 @@ class Recorder:
                     tell=tell,
                     on_wait=tell_wait,
                 )
+            if bucket and wait:
+                again = await spool.outwait(dry_run=dry_run, tell=tell, on_wait=tell_wait)
+                anew = {one.recording_id for one in again}
+                found = [one for one in found if one.recording_id not in anew] + again
             return found
 
         return await self.engine.run(work())
@@ -410,6 +417,9 @@ class Recorder:
                             recovered.outcome,
                             recovered.reason,
                         )
+                counted = self._quota.used
+                found = await self.engine.in_thread(spool_bytes, self.settings.spool_dir)
+                self._quota.correct(found - counted)
             except Exception as error:  # the next look is another try
                 logger.error("the spool cannot be recovered: {}", error)
             seconds = self.settings.recover_seconds

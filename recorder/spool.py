@@ -176,9 +176,9 @@ class Spool:
         """Delete the folder and give up the lock: only for what is complete, or never began.
 
         Args:
-            quota: Gets back the bytes of journal segments.
+            quota: Gets back the bytes of journal segments and chunk files.
         """
-        for path in self.journal.glob("*.journal"):
+        for path in (*self.journal.glob("*.journal"), *self.chunks.glob("*.wav")):
             with contextlib.suppress(OSError):
                 quota.give(path.stat().st_size)
         # Under another name first: half a folder must not look like a recording.

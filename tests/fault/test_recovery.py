@@ -12,7 +12,7 @@ import pytest
 from calls import RATE, VOICE, die, leftovers, listing, manifest, samples, settings_in, speak
 from faulty_store import FaultyStore, refusal
 
-from recorder import Outcome, Recorder, Recovered, Session, State, VirtualClock
+from recorder import Outcome, Recorder, Recovered, Session, Settings, State, VirtualClock
 from uploader.errors import AccessDenied
 from uploader.local import LocalStore
 
@@ -191,6 +191,54 @@ async def test_a_recording_goes_where_it_was_meant_to_go(
     [one] = await recovered(tmp_path, clock, changes=other)
     assert one.outcome is Outcome.RECOVERED
     np.testing.assert_array_equal(samples(tmp_path), VOICE[: 2 * RATE])
+
+
+async def test_a_place_that_is_not_to_be_had_is_closed_again_each_time(
+    tmp_path: Path, clock: VirtualClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await dead_call(tmp_path, clock, 2)
+    places: list[FaultyStore] = []
+    left: list[FaultyStore] = []
+
+    class Place(FaultyStore):
+        async def __aexit__(self, *told: Any) -> None:
+            left.append(self)
+            await super().__aexit__(*told)
+
+    def make_store(settings: Settings) -> FaultyStore:
+        places.append(Place(LocalStore(tmp_path / "bucket")))
+        places[-1].down = len(places) <= 2
+        return places[-1]
+
+    monkeypatch.setattr("recorder.depot.make_store", make_store)
+    (tmp_path / "elsewhere").mkdir()
+    settings = settings_in(
+        tmp_path, bucket=(tmp_path / "elsewhere").as_uri(), retry_deadline_seconds=1
+    )
+    async with Recorder(settings, clock=clock, recover=False) as recorder:
+        outcomes = []
+        for _ in range(3):
+            [one] = await recorder.recover()
+            outcomes.append(one.outcome)
+        assert outcomes == [Outcome.PENDING, Outcome.PENDING, Outcome.RECOVERED]
+        assert left == places[:2]
+    assert left == places
+
+
+async def test_what_other_processes_finish_makes_room_in_the_spool_they_share(
+    tmp_path: Path, clock: VirtualClock
+) -> None:
+    async with Recorder(settings_in(tmp_path), clock=clock, recover=False) as other:
+        call = await other.start("call")
+        speak(call, clock, 0, 4)
+        settings = settings_in(tmp_path, recover_seconds=0.05)
+        async with Recorder(settings, clock=clock) as recorder:
+            assert recorder._quota.used > 1024**2
+            assert (await call.stop()).state is State.COMPLETED
+            await other.close()
+            async with asyncio.timeout(10):
+                while recorder._quota.used:  # noqa: ASYNC110 - a figure, and no event
+                    await asyncio.sleep(0.02)
 
 
 async def test_another_recording_under_the_same_id_is_never_overwritten(

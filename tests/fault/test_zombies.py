@@ -227,6 +227,56 @@ async def test_a_chunk_that_comes_after_the_length_was_final_does_not_count(worl
     assert not leftovers(world.folder)
 
 
+async def test_a_dry_run_tells_late_audio_from_leftovers(world: World) -> None:
+    call = await world.cut_off()
+    await world.take_over()
+    speak(call, world.clock, 6, 6.5)
+    await die(world.owner)
+    async with Recorder(settings_in(world.folder), clock=world.clock, recover=False) as again:
+        before = listing(world.folder)
+        [one] = await again.recover(dry_run=True)
+        assert one.outcome is Outcome.CONTINUED
+        assert listing(world.folder) == before
+        (world.folder / "spool" / "call" / "checkpoint.json").unlink(missing_ok=True)
+        [one] = await again.recover(dry_run=True)
+        assert one.outcome is Outcome.CONTINUED, "all there is of it is in the journal"
+
+
+@pytest.mark.parametrize("stale_after", [0, 0.3])
+async def test_whoever_looks_once_outlives_an_owner_after_it_who_is_gone_too(
+    world: World, stale_after: float
+) -> None:
+    from uploader.clock import SystemClock
+
+    await world.cut_off()
+    await die(world.owner)
+    store = FaultyStore(LocalStore(world.folder / "bucket"))
+    settings = settings_in(
+        world.folder, spool_dir=world.folder / "other-spool", retry_deadline_seconds=1
+    )
+    async with Recorder(settings, clock=world.clock, store=store, recover=False) as other:
+        store.refuse("complete_multipart", reset("complete_multipart"))
+        [one] = await other.recover(bucket=True, stale_after=0)
+        assert one.outcome is Outcome.PENDING
+    waits: list[tuple[int, float]] = []
+    async with Recorder(settings_in(world.folder), clock=SystemClock(), recover=False) as again:
+        [one] = await again.recover(bucket=True, stale_after=stale_after, on_wait=waits.append)
+    assert one.outcome is Outcome.CONTINUED
+    assert [count for count, _ in waits] == ([1] if stale_after else [])
+    np.testing.assert_array_equal(samples(world.folder), VOICE[: 4 * RATE])
+    assert not leftovers(world.folder)
+
+
+async def test_the_spool_of_late_audio_is_free_again(world: World) -> None:
+    await world.cut_off()
+    await world.take_over()
+    await die(world.owner)
+    async with Recorder(settings_in(world.folder), clock=world.clock, recover=False) as again:
+        [one] = await again.recover()
+        assert one.outcome is Outcome.CONTINUED
+        assert again._quota.used < 16_384, "but for the small files of the folder"
+
+
 async def test_a_chunks_file_goes_only_when_a_manifest_of_its_owner_lists_it(
     tmp_path: Path,
 ) -> None:

@@ -102,14 +102,17 @@ def test_what_goes_while_it_is_looked_at_hides_nothing_else(
                 raise FileNotFoundError(self.name)
             return self._entry.stat(follow_symlinks=follow_symlinks)
 
-    scan = os.scandir
+    with os.scandir(tmp_path) as found:
+        entries = [Going(entry) for entry in found]
 
-    @contextlib.contextmanager
-    def scandir(path: Path) -> Iterator[Iterator[Going]]:
-        with scan(path) as entries:
-            yield (Going(entry) for entry in entries)
+    class Scan(contextlib.AbstractContextManager["Scan"]):
+        def __iter__(self) -> Iterator[Going]:
+            return iter(entries)
 
-    monkeypatch.setattr(os, "scandir", scandir)
+        def __exit__(self, *_: object) -> None:
+            pass
+
+    monkeypatch.setattr(os, "scandir", lambda path: Scan())
     assert sorted(recordings_in(tmp_path)) == ["one", "three"]
 
 
