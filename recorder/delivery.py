@@ -46,6 +46,9 @@ from uploader.upload import Context
 QUIET_CHUNKS = 1.5
 """Chunk lengths without a write of the manifest after which its owner shows that it is alive."""
 
+LONGEST_QUIET_SECONDS = 60.0
+"""However long chunks are: who goes on after this owner has only what the manifest says was sent."""
+
 
 class Delivery:
     """One recording's way into the store.
@@ -289,10 +292,11 @@ class Delivery:
     async def _show_life(self) -> None:
         """Write the manifest where sending takes long: who does not is taken over at some time."""
         seconds = self.plan.seconds(self.plan.chunk_samples)
+        longest = min(QUIET_CHUNKS * seconds, LONGEST_QUIET_SECONDS)
         while True:
-            await asyncio.sleep(seconds / 2)
+            await asyncio.sleep(longest / 3)
             quiet = time.monotonic() - self._written_at
-            if self.manifest.created and not self._idle.is_set() and quiet > QUIET_CHUNKS * seconds:
+            if self.manifest.created and not self._idle.is_set() and quiet > longest:
                 with suppress(BotRecorderError):  # what it means is found by who sends
                     await self._write_manifest(State.RECORDING)
 

@@ -417,13 +417,18 @@ class Recorder:
                             recovered.outcome,
                             recovered.reason,
                         )
-                counted = self._quota.used
-                found = await self.engine.in_thread(spool_bytes, self.settings.spool_dir)
-                self._quota.correct(found - counted)
+                await self._correct_quota()
             except Exception as error:  # the next look is another try
                 logger.error("the spool cannot be recovered: {}", error)
             seconds = self.settings.recover_seconds
             await asyncio.sleep(seconds * random.uniform(0.75, 1.25))  # noqa: S311 - no secret
+
+    async def _correct_quota(self) -> None:
+        """Count what the spool holds anew: other processes use it, and finish what was left."""
+        counted = self._quota.used
+        found = await self.engine.in_thread(spool_bytes, self.settings.spool_dir)
+        if self._quota.used == counted:  # or else the next look is another try
+            self._quota.correct(found - counted)
 
     async def _tick(self) -> None:
         """One timer for all sessions."""

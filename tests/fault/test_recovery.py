@@ -374,6 +374,36 @@ async def test_turns_and_tracks_are_recovered_with_the_rest(
     assert not leftovers(tmp_path)
 
 
+async def test_a_recovery_that_takes_several_tries_does_not_begin_anew_each_time(
+    tmp_path: Path, clock: VirtualClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Chunks are long, and the way to the store is slow."""
+    monkeypatch.setattr("recorder.delivery.LONGEST_QUIET_SECONDS", 0.3)
+    settings = settings_in(tmp_path, chunk_seconds=3, retry_deadline_seconds=1)
+    recorder = Recorder(settings, clock=clock, recover=False)
+    await recorder.__aenter__()
+    call = await recorder.start("call")
+    speak(call, clock, 0, 30)
+    await die(recorder)
+    outcomes = []
+    for _ in range(6):
+        store = FaultyStore(LocalStore(tmp_path / "bucket"))
+
+        async def slowly(op: str, key: str, done: bool) -> None:
+            if op == "put" and not done:
+                await asyncio.sleep(0.2)
+
+        async with Recorder(settings, clock=clock, store=store, recover=False) as other:
+            store.hook = slowly
+            [one] = await other.recover()
+        outcomes.append(one.outcome)
+        if one.outcome is not Outcome.PENDING:
+            break
+    assert Outcome.PENDING in outcomes
+    assert outcomes[-1] is Outcome.RECOVERED
+    np.testing.assert_array_equal(samples(tmp_path), VOICE[: 30 * RATE])
+
+
 async def test_what_failed_is_left_alone_for_a_while_by_who_is_patient(
     tmp_path: Path, clock: VirtualClock, store: FaultyStore
 ) -> None:
