@@ -123,6 +123,39 @@ async def test_an_owner_back_in_the_middle_of_its_end_cannot_complete_anything(
     assert not leftovers(world.folder)
 
 
+async def test_an_owner_that_never_noticed_the_takeover_asks_before_it_completes(
+    world: World,
+) -> None:
+    """Whoever took over has fixed a shorter length, and made no object of it yet."""
+    await world.owner.__aenter__()
+    call = await world.owner.start("call")
+    speak(call, world.clock, 0, 6)
+    await call.flush()
+    store = FaultyStore(LocalStore(world.folder / "bucket"))
+    settings = settings_in(
+        world.folder, spool_dir=world.folder / "other-spool", retry_deadline_seconds=1
+    )
+    async with Recorder(settings, clock=world.clock, store=store, recover=False) as other:
+        store.refuse("complete_multipart", reset("complete_multipart"))
+        [one] = await other.recover(bucket=True, stale_after=0)
+        assert one.outcome is Outcome.PENDING
+        result = await call.stop()
+        assert result.state is State.PENDING
+        assert "another owner" in result.reason
+        assert not [op for op, _, _ in world.store.log if op == "complete_multipart"]
+        store.refuse("complete_multipart", None)
+        [one] = await other.recover(bucket=True, stale_after=0)
+        assert one.outcome is Outcome.RECOVERED
+    np.testing.assert_array_equal(samples(world.folder), VOICE[: 4 * RATE])
+    await world.owner.close()
+    async with Recorder(settings_in(world.folder), clock=world.clock, recover=False) as again:
+        [one] = await again.recover()
+    assert one.outcome is Outcome.CONTINUED
+    late = samples(world.folder, "continuation-*/audio.wav")
+    np.testing.assert_array_equal(late, VOICE[4 * RATE : 6 * RATE])
+    assert not leftovers(world.folder)
+
+
 async def test_a_recovery_of_late_audio_that_dies_is_gone_on_with(world: World) -> None:
     await world.cut_off()
     await world.take_over()
