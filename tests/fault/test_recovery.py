@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from calls import RATE, VOICE, die, leftovers, listing, manifest, samples, settings_in, speak
-from faulty_store import FaultyStore, refusal
+from faulty_store import FaultyStore, refusal, reset
 
 from recorder import Outcome, Recorder, Recovered, Session, Settings, State, VirtualClock
 from uploader.errors import AccessDenied
@@ -316,6 +316,27 @@ async def test_a_death_while_cleaning_up_leaves_nothing_for_long(
     assert one.outcome is Outcome.CLEANED
     assert not leftovers(tmp_path)
     assert samples(tmp_path).tobytes() == finished
+
+
+async def test_a_spool_stays_until_the_store_is_clean(
+    tmp_path: Path, clock: VirtualClock, store: FaultyStore
+) -> None:
+    """It is all that still tells of the chunk objects to whoever has no look at the bucket."""
+    settings = settings_in(tmp_path, retry_deadline_seconds=1)
+    async with Recorder(settings, clock=clock, store=store, recover=False) as recorder:
+        call = await recorder.start("call")
+        speak(call, clock, 0, 4)
+        store.refuse("delete", reset("delete"))
+        assert (await call.stop()).state is State.COMPLETED
+    assert (tmp_path / "spool" / "call").exists()
+    async with Recorder(settings, clock=clock, store=store, recover=False) as other:
+        [one] = await other.recover()
+        assert one.outcome is Outcome.PENDING
+        assert "leftovers" in one.reason
+        store.refuse("delete", None)
+        [one] = await other.recover()
+        assert one.outcome is Outcome.CLEANED
+    assert not leftovers(tmp_path)
 
 
 async def test_a_dry_run_changes_nothing_and_says_what_would_be_done(
