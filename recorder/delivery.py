@@ -47,7 +47,7 @@ QUIET_CHUNKS = 1.5
 """Chunk lengths without a write of the manifest after which its owner shows that it is alive."""
 
 LONGEST_QUIET_SECONDS = 60.0
-"""However long chunks are: who goes on after this owner has only what the manifest says was sent."""
+"""However long chunks are: who goes on after this owner knows only what the manifest says."""
 
 
 class Delivery:
