@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 
 from loguru import logger
 
@@ -94,8 +95,7 @@ class SpoolRecovery:
         self._depot = depot
         self._root = depot.settings.spool_dir
         self._foreign: dict[str, tuple[str, float]] = {}
-        self._others: dict[str, float] = {}
-        self._stale_after: float | None = None
+        self._due: dict[str, float] = {}
         self._rests = Rests(depot.clock)
 
     async def run(
@@ -120,8 +120,6 @@ class SpoolRecovery:
             OSError: The spool cannot be read.
         """
         in_thread = self._depot.engine.in_thread
-        self._stale_after = stale_after
-        self._others = {}
         if not dry_run:
             await in_thread(remove_abandoned, self._root)
         slots = asyncio.Semaphore(MAX_AT_ONCE)
@@ -131,7 +129,7 @@ class SpoolRecovery:
             recovered = self._rests.failure(name) if patient else None
             if recovered is None:
                 async with slots:
-                    recovered = await self._one(name, dry_run=dry_run)
+                    recovered = await self._one(name, stale_after, dry_run=dry_run)
                 self._rests.note(name, recovered)
             if recovered is not None:
                 found.append(recovered)
@@ -143,6 +141,8 @@ class SpoolRecovery:
 
     async def outwait(
         self,
+        found: list[Recovered],
+        stale_after: float | None = None,
         *,
         dry_run: bool = False,
         tell: Callable[[Recovered], None] = lambda one: None,
@@ -151,25 +151,30 @@ class SpoolRecovery:
         """Look again at what others have taken over, when they must have shown that they live.
 
         Args:
+            found: By `run`.
+            stale_after: See `run`.
             dry_run: See `run`.
             tell: See `run`.
             on_wait: Told, before the wait, for how many recordings it is and how many seconds.
         """
-        names = list(self._others)
-        if not names:
+        taken = [one.recording_id for one in found if one.outcome is Outcome.TAKEN]
+        due = {name: self._due[name] for name in taken if name in self._due}
+        if not due:
             return []
-        seconds = max(self._others.values()) - self._depot.clock.monotonic()
+        seconds = max(due.values()) - self._depot.clock.monotonic()
         if seconds > 0:
-            on_wait((len(names), seconds))
+            on_wait((len(due), seconds))
             await asyncio.sleep(seconds)
-        found = []
-        for name in names:
-            if (recovered := await self._one(name, dry_run=dry_run)) is not None:
-                found.append(recovered)
+        again = []
+        for name in due:
+            if (recovered := await self._one(name, stale_after, dry_run=dry_run)) is not None:
+                again.append(recovered)
                 tell(recovered)
-        return found
+        return again
 
-    async def _one(self, name: str, *, dry_run: bool) -> Recovered | None:
+    async def _one(
+        self, name: str, stale_after: float | None, *, dry_run: bool
+    ) -> Recovered | None:
         try:
             # Not in a thread: a cancel there would leave a lock nobody knows of.
             spool = Spool.open(self._root, name)
@@ -180,7 +185,7 @@ class SpoolRecovery:
         except OSError as error:
             return failed(name, "spool", error)
         try:
-            return await self._recover(spool, name, dry_run=dry_run)
+            return await self._recover(spool, name, stale_after, dry_run=dry_run)
         except Exception as error:  # one recording's trouble must not stop all others
             recovered = failed(name, "spool", error)
             logger.bind(recording_id=name).info("not recovered: {}", error)
@@ -188,8 +193,11 @@ class SpoolRecovery:
         finally:
             spool.release()
 
-    async def _recover(self, spool: Spool, name: str, *, dry_run: bool) -> Recovered:
+    async def _recover(
+        self, spool: Spool, name: str, stale_after: float | None, *, dry_run: bool
+    ) -> Recovered:
         depot = self._depot
+        judge = partial(self._judge, stale_after)
         document = spool.read_json(PLAN)
         plan = Plan.from_dict(document or {})
         if plan.recording_id != name:
@@ -199,10 +207,10 @@ class SpoolRecovery:
         sealer = Sealer(spool, depot.quota, plan)
         try:
             await depot.engine.in_thread(sealer.restore)
-            attempt = _Attempt(depot, spool, plan, context, sealer, self._judge)
+            attempt = _Attempt(depot, spool, plan, context, sealer, judge)
             for _ in range(TURNS):
                 stored = await attempt.manifest.read()
-                if (verdict := self._judge(plan, stored)) is not None:
+                if (verdict := judge(plan, stored)) is not None:
                     return verdict
                 if dry_run:
                     accepted = await depot.engine.in_thread(_accepted_samples, spool, plan)
@@ -217,7 +225,9 @@ class SpoolRecovery:
         finally:
             await depot.engine.in_thread(sealer.close)
 
-    def _judge(self, plan: Plan, stored: Stored | None) -> Recovered | None:
+    def _judge(
+        self, stale_after: float | None, plan: Plan, stored: Stored | None
+    ) -> Recovered | None:
         """Return why a recording is none of this process's business now; None if it is."""
         name = plan.recording_id
         if stored is None:
@@ -230,18 +240,19 @@ class SpoolRecovery:
             )
         if document["owner"] == plan.token or document["state"] in DURABLE:
             self._foreign.pop(plan.manifest_key, None)
+            self._due.pop(name, None)
             return None
         now = self._depot.clock.monotonic()
         etag, since = self._foreign.get(plan.manifest_key, ("", now))
         if etag != stored.etag:
             since = now
             self._foreign[plan.manifest_key] = stored.etag, now
-        patience = self._stale_after
+        patience = stale_after
         if patience is None:
             patience = stale_seconds(plan.seconds(plan.chunk_samples))
         if now - since >= patience:
             return None
-        self._others[name] = since + patience
+        self._due[name] = since + patience
         reason = "another process took it over and is finishing it"
         hint = (
             "look again later: what this spool has beyond it will be attached. If that process is "

@@ -245,7 +245,9 @@ class Recorder:
                     on_wait=tell_wait,
                 )
             if bucket and wait:
-                again = await spool.outwait(dry_run=dry_run, tell=tell, on_wait=tell_wait)
+                again = await spool.outwait(
+                    found, stale_after, dry_run=dry_run, tell=tell, on_wait=tell_wait
+                )
                 anew = {one.recording_id for one in again}
                 found = [one for one in found if one.recording_id not in anew] + again
             return found
