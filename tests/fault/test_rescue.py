@@ -276,13 +276,16 @@ async def test_what_a_finished_recording_left_behind_is_deleted_and_no_more(
         folder = f"{next(tmp_path.glob('bucket/dt=*/call')).relative_to(tmp_path / 'bucket')}/"
         await store.create_multipart(f"{folder}audio.wav")
         await store.put(f"{folder}chunks/000009.wav", b"late")
+        late = await store.create_multipart(f"{folder}continuation-0-1/audio.wav")
     kept = {name: body for name, body in listing(tmp_path).items() if "000009" not in name}
     before = {name: body for name, body in kept.items() if "/.store/" not in name}
     [one] = await rescued(tmp_path, clock)
     assert one.outcome is Outcome.CLEANED
     after = {name: body for name, body in listing(tmp_path).items() if "/.store/" not in name}
     assert after == before
-    assert not list(tmp_path.glob("bucket/.store/uploads/*"))
+    async with store:
+        uploads = [one.upload_id async for one in store.list_uploads()]
+    assert uploads == [late], "late audio is a recording of its own"
     assert await rescued(tmp_path, clock) == []
 
 
