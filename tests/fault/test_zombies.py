@@ -167,6 +167,8 @@ async def test_a_recovery_of_late_audio_that_dies_is_gone_on_with(world: World) 
             store.refuse(op, reset(op))
             [one] = await again.recover()
             assert one.outcome is Outcome.PENDING
+        begun = list(world.folder.glob("bucket/dt=*/call/continuation-*/manifest.json"))
+        assert len(manifest(world.folder)["continuations"]) == len(begun), op
     async with Recorder(settings_in(world.folder), clock=world.clock, recover=False) as again:
         [one] = await again.recover()
         assert one.outcome is Outcome.CONTINUED
