@@ -83,6 +83,28 @@ async def test_an_owner_is_gone_when_nothing_has_changed_between_two_looks(
     assert one.outcome is Outcome.RECOVERED
 
 
+@pytest.mark.parametrize("sign", ["chunk", "upload"])
+async def test_what_arrives_in_the_bucket_is_a_sign_of_life_too(
+    tmp_path: Path, clock: VirtualClock, sign: str
+) -> None:
+    await lost_call(tmp_path, clock)
+    store = FaultyStore(LocalStore(tmp_path / "bucket"))
+    folder = f"{next(tmp_path.glob('bucket/dt=*/call')).relative_to(tmp_path / 'bucket')}/"
+    async with other_host(tmp_path, clock, store=store) as recorder:
+        assert await recorder.recover(bucket=True, wait=False) == []
+        clock.advance(10)
+        if sign == "chunk":
+            await store.inner.put(f"{folder}chunks/000005.wav", b"chunk")
+        else:
+            await store.inner.create_multipart(f"{folder}user.wav")
+        for seconds in (0, 14.9):
+            clock.advance(seconds)
+            assert await recorder.recover(bucket=True, wait=False) == []
+        clock.advance(0.2)
+        [one] = await recorder.recover(bucket=True, wait=False)
+    assert one.outcome is Outcome.RECOVERED
+
+
 async def test_an_owner_that_shows_life_is_left_alone(tmp_path: Path, clock: VirtualClock) -> None:
     async with (
         Recorder(settings_in(tmp_path), clock=clock, recover=False) as owner,
