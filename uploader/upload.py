@@ -434,20 +434,30 @@ class Upload:
         return info
 
     async def _forget_lost_parts(self, error: BotRecorderError) -> None:
-        """Keep the parts the store still has; the others are sent again."""
-        held: dict[int, str] = {}
-        upload_id = self.upload_id
-        if upload_id is not None and isinstance(error, InvalidPart):
-            store = self._context.store
-            listed = await self._call("list_parts", lambda: store.list_parts(self.key, upload_id))
-            held = {part.number: part.etag for part in listed}
-        else:
+        """Keep the parts the store still has; the others are sent again.
+
+        Where it does not say which these are, the upload is made anew.
+        """
+        kept: dict[int, Part] = {}
+        if isinstance(error, InvalidPart):
+            held = await self._held()
+            kept = {no: part for no, part in self.parts.items() if held.get(no) == part.etag}
+        if not kept or len(kept) == len(self.parts):
             self._supersede()
             self.upload_id = None
-            self._found = {}
-        self.parts = {
-            number: part for number, part in self.parts.items() if held.get(number) == part.etag
-        }
+            self._found = kept = {}
+        self.parts = kept
+
+    async def _held(self) -> dict[int, str]:
+        """Return the ETags of the parts the store has, by number; none where it does not tell."""
+        store, upload_id = self._context.store, self.upload_id
+        if upload_id is None:
+            return {}
+        try:
+            listed = await self._call("list_parts", lambda: store.list_parts(self.key, upload_id))
+        except (AccessDenied, NoSuchUpload, Unsupported):
+            return {}
+        return {part.number: part.etag for part in listed}
 
     async def _call(self, op: str, request: Callable[[], Awaitable[T]]) -> T:
         return await self._context.call(op, request)
