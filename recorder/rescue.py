@@ -252,6 +252,8 @@ class BucketRescue:
                 parts = await context.call("list_parts", request)
             except NoSuchUpload:
                 del sighting.uploads[key, upload_id]
+            except (AccessDenied, Unsupported) as error:  # a permission of its own
+                context.log.info("parts of uploads cannot be looked at: {}", error)
             else:
                 sighting.uploads[key, upload_id] = len(parts)
 
