@@ -43,6 +43,7 @@ RECORDING_ID = "recorder-recording-id"
 """User metadata that says whose object it is; settles whether a lost Complete was ours."""
 
 ATTEMPTS_TO_REBUILD = 2
+_IN_THE_WAY = "another object has this key, and is never replaced: move it away"
 MAX_PARALLEL_PARTS = 4
 
 
@@ -361,10 +362,11 @@ class Upload:
                     if_absent=context.capabilities.conditional_writes,
                 ),
             )
-        except PreconditionFailed:
+        except PreconditionFailed as error:
             # Either an earlier Complete of ours succeeded and its answer was lost, or the key is
             # somebody else's: only the object itself can tell.
             if not await self._is_there(total):
+                error.hint = error.hint or _IN_THE_WAY
                 raise
             self._supersede()
 
@@ -384,8 +386,9 @@ class Upload:
                         if_absent=context.capabilities.conditional_writes,
                     ),
                 )
-            except PreconditionFailed:
+            except PreconditionFailed as error:
                 if not await self._is_there(total):
+                    error.hint = error.hint or _IN_THE_WAY
                     raise
         return await self._verify(total)
 

@@ -210,8 +210,9 @@ async def test_somebody_elses_object_is_never_replaced(store: FaultyStore) -> No
     await store.inner.put(KEY, b"theirs", ObjectAttributes(metadata={RECORDING_ID: "other"}))
     upload, _, _ = make(store)
     await upload.create()
-    with pytest.raises(PreconditionFailed):
+    with pytest.raises(PreconditionFailed) as raised:
         await upload.finish(len(DATA))
+    assert "move it away" in raised.value.hint
     assert await store.inner.get(KEY) == b"theirs"
 
 
