@@ -31,7 +31,7 @@ from uploader.errors import (
 )
 from uploader.parts import PartRange, tail_parts, whole_parts
 from uploader.probe import Capabilities
-from uploader.retry import AttemptFailed, Deadline, Retrier
+from uploader.retry import AttemptFailed, Deadline, OutOfTime, Retrier
 from uploader.store import Body, ObjectAttributes, ObjectInfo, Part, Store
 
 if TYPE_CHECKING:
@@ -74,7 +74,8 @@ class Context:
     """What all requests of a recording share.
 
     `capabilities` may be replaced when more is known of the store; `counts` has the recording's
-    requests by operation, and `last_failure` the latest attempt's that failed.
+    requests by operation, and `last_failure` the latest attempt's that failed, and not for want
+    of time.
     """
 
     store: Store
@@ -91,17 +92,25 @@ class Context:
     async def call(self, op: str, request: Callable[[], Awaitable[T]]) -> T:
         """Make one request through the retry layer, and count it; see `Retrier.call`."""
         self.counts[op] += 1
-        return await self.retrier.call(
-            op,
-            request,
-            deadline=self.deadline,
-            log=self.log,
-            on_attempt_failed=self._failed,
-        )
+        try:
+            return await self.retrier.call(
+                op,
+                request,
+                deadline=self.deadline,
+                log=self.log,
+                on_attempt_failed=self._failed,
+            )
+        except OutOfTime as error:
+            took = self.last_failure
+            if took is None:
+                raise
+            said = f"{Exception.__str__(error)}; what failed last is {Exception.__str__(took)}"
+            raise OutOfTime(said, op=op, code=error.code, hint=took.hint) from took
 
     def _failed(self, failed: AttemptFailed) -> None:
         self.counts["failed_attempts"] += 1
-        self.last_failure = failed.error
+        if not isinstance(failed.error, OutOfTime):
+            self.last_failure = failed.error
         self.on_failure(failed)
 
 

@@ -564,6 +564,6 @@ async def test_the_reason_is_what_failed_and_not_what_there_was_no_time_for(
         speak(call, clock, 0, 2)
         result = await call.stop()
     assert result.state is State.PENDING
-    assert result.reason == "connection reset"
+    assert "connection reset" in result.reason
     assert "recorder recover" in result.hint
     assert [output.hint for output in result.outputs] == [result.hint]

@@ -206,6 +206,18 @@ async def test_the_deadline_ends_it_and_nothing_is_aborted(store: FaultyStore) -
     assert len([u async for u in store.inner.list_uploads()]) == 1
 
 
+async def test_what_there_was_no_time_for_says_what_took_it(store: FaultyStore) -> None:
+    upload, _, _ = make(store)
+    await upload.create()
+    store.fail("upload_part", refusal(AccessDenied, "upload_part"))
+    with pytest.raises(AccessDenied):
+        await upload.finish(len(DATA))
+    upload._context.deadline.move(-1)
+    with pytest.raises(TransientError, match=r"deadline has passed; .*upload_part refused") as told:
+        await upload.finish(len(DATA))
+    assert told.value.hint == "ask for permission"
+
+
 async def test_somebody_elses_object_is_never_replaced(store: FaultyStore) -> None:
     await store.inner.put(KEY, b"theirs", ObjectAttributes(metadata={RECORDING_ID: "other"}))
     upload, _, _ = make(store)

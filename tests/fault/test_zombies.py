@@ -178,6 +178,17 @@ async def test_a_recovery_of_late_audio_that_dies_is_gone_on_with(world: World) 
     assert not leftovers(world.folder)
 
 
+async def test_cleaning_up_leaves_the_uploads_of_late_audio_alone(world: World) -> None:
+    await world.cut_off()
+    [path] = world.folder.glob("bucket/dt=*/call/manifest.json")
+    folder = f"{path.parent.parent.name}/call/"
+    async with LocalStore(world.folder / "bucket") as store:
+        late = await store.create_multipart(f"{folder}continuation-0/audio.wav")
+        await store.create_multipart(f"{folder}audio.wav")  # one that nobody has heard of
+        await world.take_over()
+        assert [one.upload_id async for one in store.list_uploads()] == [late]
+
+
 async def test_a_spool_with_nothing_more_than_what_was_finished_is_cleaned(world: World) -> None:
     call = await world.cut_off()
     world.store.down = False
