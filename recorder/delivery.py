@@ -320,6 +320,8 @@ class Delivery:
         finally:
             parts.cancel()
             await asyncio.wait([parts])
+            if not parts.cancelled():
+                parts.exception()  # of a cancel: seen, or else it is complained of
         return [refused, *parts.result()]
 
     async def _try_chunks(self) -> Exception | None:

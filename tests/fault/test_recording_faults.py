@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -567,3 +568,20 @@ async def test_the_reason_is_what_failed_and_not_what_there_was_no_time_for(
     assert "connection reset" in result.reason
     assert "recorder recover" in result.hint
     assert [output.hint for output in result.outputs] == [result.hint]
+
+
+async def test_a_close_while_a_part_does_not_get_through_makes_no_noise(
+    make: Make, store: FaultyStore, caplog: pytest.LogCaptureFixture
+) -> None:
+    clock = VirtualClock()
+    settings = make(part_bytes="5MiB", chunk_seconds=10.0)
+    async with Recorder(settings, clock=clock, store=store) as recorder:
+        call = await recorder.start("call")
+        store.refuse("upload_part", reset("upload_part"))
+        speak(call, clock, 0, 112)
+        async with asyncio.timeout(20):
+            while store.calls["upload_part"] < 2:  # noqa: ASYNC110 - a count has no event
+                await asyncio.sleep(0.01)
+        await recorder.close(wait_seconds=0)
+    gc.collect()
+    assert "never retrieved" not in caplog.text
