@@ -84,7 +84,7 @@ class Account:
             one = output.result()
             if one.state is not State.COMPLETED and not one.reason:
                 one = replace(one, reason=reason, hint=hint)
-            outputs.append(one)
+            outputs.append(replace(one, hint=one.hint or self._hint(one.state)))
         durable = state in (State.COMPLETED, State.COMPLETED_WITH_GAPS)
         kept = self._chunks_kept() and not self.plan.keep_chunks
         return RecordingResult(
@@ -99,10 +99,20 @@ class Account:
             gaps=tuple(self.gaps()),
             spool=None if durable or self.spool is None else str(self.spool),
             reason=reason,
-            hint=hint,
+            hint=hint or self._hint(state),
             leftovers=tuple(self._chunk_keys() if durable and kept else ()),
             counts=dict(self.context.counts),
         )
+
+    def _hint(self, state: State) -> str:
+        """Return what can be done where the error itself does not say it."""
+        kept = "bucket" if self.spool is None else "spool"
+        how = "`recorder recover --bucket`" if self.spool is None else "`recorder recover`"
+        if state is State.PENDING:
+            return f"the audio is kept in the {kept}: a running recorder tries again, or {how} does"
+        if state is State.FAILED:
+            return f"the audio is kept in the {kept}: when the cause is mended, {how} finishes it"
+        return ""
 
     def with_leftovers(self, result: RecordingResult, keys: Sequence[str]) -> RecordingResult:
         """Take note of what could not be deleted; return the result that says so."""

@@ -477,3 +477,16 @@ async def test_a_wait_says_what_it_is_for(tmp_path: Path, clock: VirtualClock) -
     assert one.outcome is Outcome.RECOVERED
     assert [count for count, _ in waits] == [1]
     assert 0 < waits[0][1] <= 0.2 + 1e-6
+
+
+async def test_a_bucket_where_parts_may_not_be_looked_at_is_looked_through_all_the_same(
+    tmp_path: Path, clock: VirtualClock
+) -> None:
+    await lost_call(tmp_path, clock, name="first")
+    await lost_call(tmp_path, clock, name="second")
+    store = FaultyStore(LocalStore(tmp_path / "bucket"))
+    store.refuse("list_parts", refusal(AccessDenied, "list_parts"))
+    async with other_host(tmp_path, clock, store=store) as recorder:
+        found = await recorder.recover(bucket=True, stale_after=0)
+    assert [one.outcome for one in found] == [Outcome.RECOVERED] * 2
+    assert not leftovers(tmp_path)

@@ -111,7 +111,7 @@ async def test_an_owner_back_in_the_middle_of_its_end_cannot_complete_anything(
     world.store.down = False
     result = await call.stop()  # the first it sends is chunks and parts, and then it must ask
     assert result.state is State.PENDING
-    assert not [op for op, _, _ in world.store.log if op == "complete_multipart"]
+    assert world.store.calls["complete_multipart"] == 0
     left = {name: body for name, body in world.finished().items() if "/chunks/" not in name}
     assert left == finished
     await world.owner.close()
@@ -156,6 +156,40 @@ async def test_an_owner_that_never_noticed_the_takeover_asks_before_it_completes
     assert not leftovers(world.folder)
 
 
+async def test_an_owner_back_before_anything_is_complete_leaves_it_to_who_took_over(
+    world: World,
+) -> None:
+    """Its length would be another one: who has the manifest completes, and nobody else."""
+    call = await world.cut_off()
+    other = FaultyStore(LocalStore(world.folder / "bucket"))
+
+    async def cut_off_too(op: str, key: str, done: bool) -> None:
+        other.down = other.down or (op == "put_manifest" and done)
+
+    other.hook = cut_off_too
+    spool = world.folder / "other-spool"
+    settings = settings_in(world.folder, spool_dir=spool, retry_deadline_seconds=1)
+    async with Recorder(settings, clock=world.clock, store=other, recover=False) as rescuer:
+        [one] = await rescuer.recover(bucket=True, stale_after=0)
+    assert one.outcome is not Outcome.RECOVERED
+    assert manifest(world.folder)["epoch"] == 2
+    world.store.down = False
+    result = await call.stop()
+    assert result.state is State.PENDING
+    assert world.store.calls["complete_multipart"] == 0
+    assert not list(world.folder.glob("bucket/dt=*/call/audio.wav"))
+    await world.owner.close()
+    settings = settings_in(world.folder, spool_dir=spool)
+    async with Recorder(settings, clock=world.clock, recover=False) as rescuer:
+        [one] = await rescuer.recover(bucket=True, stale_after=0)
+    assert one.outcome is Outcome.RECOVERED
+    async with Recorder(settings_in(world.folder), clock=world.clock, recover=False) as again:
+        [one] = await again.recover()
+    assert one.outcome is Outcome.CLEANED  # its last chunks had come before it had to ask
+    np.testing.assert_array_equal(samples(world.folder), VOICE[: 6 * RATE])
+    assert not leftovers(world.folder)
+
+
 async def test_a_recovery_of_late_audio_that_dies_is_gone_on_with(world: World) -> None:
     await world.cut_off()
     await world.take_over()
@@ -177,6 +211,17 @@ async def test_a_recovery_of_late_audio_that_dies_is_gone_on_with(world: World) 
     np.testing.assert_array_equal(late, VOICE[4 * RATE : 6 * RATE])
     assert len(manifest(world.folder)["continuations"]) == 1
     assert not leftovers(world.folder)
+
+
+async def test_cleaning_up_leaves_the_uploads_of_late_audio_alone(world: World) -> None:
+    await world.cut_off()
+    [path] = world.folder.glob("bucket/dt=*/call/manifest.json")
+    folder = f"{path.parent.parent.name}/call/"
+    async with LocalStore(world.folder / "bucket") as store:
+        late = await store.create_multipart(f"{folder}continuation-0/audio.wav")
+        await store.create_multipart(f"{folder}audio.wav")  # one that nobody has heard of
+        await world.take_over()
+        assert [one.upload_id async for one in store.list_uploads()] == [late]
 
 
 async def test_a_spool_with_nothing_more_than_what_was_finished_is_cleaned(world: World) -> None:
