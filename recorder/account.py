@@ -32,7 +32,7 @@ class Account:
         noted: How many chunks a manifest lists that was written for sure.
         recovered: How often it was taken over, and from what.
         continuations: Late audio that lies beside it.
-        leftovers: Keys of objects that should be gone, and could not be deleted.
+        leftovers: Keys of objects, and uploads, that should be gone and could not be deleted.
     """
 
     plan: Plan
@@ -84,7 +84,7 @@ class Account:
             one = output.result()
             if one.state is not State.COMPLETED and not one.reason:
                 one = replace(one, reason=reason, hint=hint)
-            outputs.append(one)
+            outputs.append(replace(one, hint=one.hint or self._hint(one.state)))
         durable = state in (State.COMPLETED, State.COMPLETED_WITH_GAPS)
         kept = self._chunks_kept() and not self.plan.keep_chunks
         return RecordingResult(
@@ -99,15 +99,25 @@ class Account:
             gaps=tuple(self.gaps()),
             spool=None if durable or self.spool is None else str(self.spool),
             reason=reason,
-            hint=hint,
+            hint=hint or self._hint(state),
             leftovers=tuple(self._chunk_keys() if durable and kept else ()),
             counts=dict(self.context.counts),
         )
 
+    def _hint(self, state: State) -> str:
+        """Return what can be done where the error itself does not say it."""
+        kept = "bucket" if self.spool is None else "spool"
+        how = "`recorder recover --bucket`" if self.spool is None else "`recorder recover`"
+        if state is State.PENDING:
+            return f"the audio is kept in the {kept}: a running recorder tries again, or {how} does"
+        if state is State.FAILED:
+            return f"the audio is kept in the {kept}: when the cause is mended, {how} finishes it"
+        return ""
+
     def with_leftovers(self, result: RecordingResult, keys: Sequence[str]) -> RecordingResult:
         """Take note of what could not be deleted; return the result that says so."""
-        self.leftovers = list(keys)
-        return replace(result, leftovers=tuple(keys))
+        self.leftovers = sorted({*result.leftovers, *keys})
+        return replace(result, leftovers=tuple(self.leftovers))
 
     def document(self, state: State, uploaded: int) -> dict[str, Any]:
         """Return the manifest's content.
@@ -122,7 +132,7 @@ class Account:
         done = state in (State.COMPLETED, State.COMPLETED_WITH_GAPS)
         leftovers = self.leftovers
         if done and self._chunks_kept() and not plan.keep_chunks:
-            leftovers = self._chunk_keys()
+            leftovers = sorted({*leftovers, *self._chunk_keys()})
         return {
             "state": str(state),
             **plan.to_dict(),

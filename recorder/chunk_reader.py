@@ -33,7 +33,7 @@ class Planes:
 
 
 class DamagedChunk(BotRecorderError):
-    """A chunk object has other bytes than the manifest says."""
+    """A chunk, its object or its file, has other bytes than were recorded."""
 
 
 class InThread(Protocol):

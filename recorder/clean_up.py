@@ -3,16 +3,30 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 from recorder.chunks import Chunk
 from recorder.deliverable import Deliverable
 from recorder.plan import Plan
 from uploader.errors import AccessDenied, InvalidRequest, StoreError, Unsupported
+from uploader.manifest import ManifestFile
 from uploader.store import UploadInfo
 from uploader.upload import Context
 
 MAX_PARALLEL_DELETES = 8
+REFUSALS = (AccessDenied, InvalidRequest, Unsupported)
+
+
+def listed_leftovers(document: Mapping[str, Any]) -> set[str]:
+    """Return what a manifest lists as left over."""
+    listed = document.get("leftovers")
+    return {one for one in listed if isinstance(one, str)} if isinstance(listed, list) else set()
+
+
+def upload_name(key: str, upload_id: str) -> str:
+    """Return what a multipart upload is listed as among the leftovers."""
+    return f"{key}?uploadId={upload_id}"
 
 
 class CleanUp:
@@ -23,7 +37,8 @@ class CleanUp:
         context: Store, retries.
 
     Attributes:
-        leftovers: Keys of objects that could not be deleted, because that is refused.
+        leftovers: Keys of objects that could not be deleted, and uploads that could not be
+            aborted, because that is refused.
     """
 
     def __init__(self, plan: Plan, context: Context) -> None:
@@ -47,14 +62,19 @@ class CleanUp:
         """
         try:
             keys = {self._plan.chunk_key(chunk.number) for chunk in chunks if not chunk.lost}
-            if thorough:
-                keys = await self._chunk_objects() | keys
+            there = await self._chunk_objects() if thorough else None
+            keys |= there or set()
             if self._plan.keep_chunks:
                 keys -= {self._plan.chunk_key(chunk.number) for chunk in chunks}
             if self._context.capabilities.deletes:
                 await self._all(self._delete(key) for key in sorted(keys))
+            if there is not None:  # to delete what is not there is refused, too
+                self.leftovers = [key for key in self.leftovers if key in there]
             for output in outputs:
-                await output.drop_superseded()
+                try:
+                    await output.drop_superseded()
+                except REFUSALS:
+                    self._keep(*(upload_name(output.key, one) for one in output.superseded))
             if thorough or any(output.doubtful for output in outputs):
                 await self._abort_uploads()
         except StoreError as error:
@@ -62,10 +82,34 @@ class CleanUp:
             return not error.retryable
         if self.leftovers:
             self._context.log.warning(
-                "{} chunk objects could not be deleted; they are listed in the manifest",
+                "{} chunk objects or uploads could not be deleted; they are listed in the manifest",
                 len(self.leftovers),
             )
         return True
+
+    async def list_leftovers(self, owner: str) -> None:
+        """Note what could not be deleted in the manifest, unless it is there already.
+
+        Args:
+            owner: Token of who writes.
+
+        Raises:
+            LostOwnership: Somebody else has just written it.
+            BotRecorderError: It cannot be read.
+            StoreError: Refused, or not to be had before the deadline.
+        """
+        if not self.leftovers:
+            return
+        manifest = ManifestFile(self._context, self._plan.manifest_key, owner)
+        stored = await manifest.read()
+        if stored is None:
+            return
+        listed = listed_leftovers(stored.document)
+        if not listed.issuperset(self.leftovers):
+            await manifest.take_over(stored, {"leftovers": sorted(listed | {*self.leftovers})})
+
+    def _keep(self, *names: str) -> None:
+        self.leftovers = sorted({*self.leftovers, *names})
 
     async def _all(self, work: Iterable[object]) -> None:
         results = await asyncio.gather(*work, return_exceptions=True)  # type: ignore[call-overload]
@@ -78,10 +122,11 @@ class CleanUp:
         async with self._slots:
             try:
                 await self._context.call("delete", lambda: store.delete(key))
-            except (AccessDenied, InvalidRequest, Unsupported):
-                self.leftovers = sorted([*self.leftovers, key])
+            except REFUSALS:
+                self._keep(key)
 
-    async def _chunk_objects(self) -> set[str]:
+    async def _chunk_objects(self) -> set[str] | None:
+        """Return the keys of chunk objects; None if they may not be listed."""
         store, prefix = self._context.store, f"{self._plan.folder}chunks/"
 
         async def collect() -> set[str]:
@@ -91,7 +136,7 @@ class CleanUp:
             return await self._context.call("list_objects", collect)
         except (AccessDenied, Unsupported) as error:  # those that are known go all the same
             self._context.log.info("chunk objects cannot be looked for: {}", error)
-            return set()
+            return None
 
     async def _abort_uploads(self) -> None:
         """Abort the uploads that lie in the recording's own folder: none is needed any more."""
@@ -113,6 +158,9 @@ class CleanUp:
     async def _abort(self, upload: UploadInfo) -> None:
         store = self._context.store
         async with self._slots:
-            await self._context.call(
-                "abort_multipart", lambda: store.abort_multipart(upload.key, upload.upload_id)
-            )
+            try:
+                await self._context.call(
+                    "abort_multipart", lambda: store.abort_multipart(upload.key, upload.upload_id)
+                )
+            except REFUSALS:
+                self._keep(upload_name(upload.key, upload.upload_id))

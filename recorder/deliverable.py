@@ -63,6 +63,11 @@ class Deliverable:
         """Whether the store may have an upload of this object that nobody knows."""
         return self._upload.doubtful
 
+    @property
+    def superseded(self) -> list[str]:
+        """Ids of its uploads that were replaced by another and are still there."""
+        return self._upload.superseded
+
     async def adopt(self, told: Mapping[str, Any]) -> None:
         """Go on with the upload that a manifest tells of.
 

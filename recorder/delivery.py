@@ -19,13 +19,14 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 from loguru import logger
 
 from recorder import events
 from recorder.account import Account
-from recorder.chunk_reader import ChunkReader
+from recorder.chunk_reader import ChunkReader, DamagedChunk
 from recorder.chunks import Chunk, Contents
 from recorder.clean_up import CleanUp
 from recorder.deliverable import Deliverable, as_told, state_of
@@ -38,13 +39,16 @@ from recorder.shelf import ChunkShelf
 from recorder.spool import Spool
 from recorder.turn_clips import TurnClips
 from uploader.checksum import crc64nvme
-from uploader.errors import BotRecorderError, NoSuchObject, TransientError
+from uploader.errors import BotRecorderError, NoSuchObject, StoreError, TransientError
 from uploader.manifest import LostOwnership, ManifestFile, Stored
 from uploader.probe import Capabilities
 from uploader.upload import Context
 
 QUIET_CHUNKS = 1.5
 """Chunk lengths without a write of the manifest after which its owner shows that it is alive."""
+
+LONGEST_QUIET_SECONDS = 60.0
+"""However long chunks are: who goes on after this owner knows only what the manifest says."""
 
 
 class Delivery:
@@ -106,6 +110,7 @@ class Delivery:
         self._writing = asyncio.Lock()
         self._written_at = 0.0
         self._wake = asyncio.Event()
+        self._more = asyncio.Event()
         self._idle = asyncio.Event()
         self._idle.set()
         self._stopping = False
@@ -226,12 +231,14 @@ class Delivery:
     def wake(self) -> None:
         """There is something to deliver."""
         self._wake.set()
+        self._more.set()
         self._idle.clear()
 
     def stop(self) -> None:
         """All is sealed: deliver what is left and finish."""
         self._stopping = True
         self._wake.set()
+        self._more.set()
 
     async def settled(self) -> None:
         """Wait until everything sealed so far is delivered, or has failed for now."""
@@ -256,8 +263,7 @@ class Delivery:
             await self.open()
         self._add_track_outputs()
         sealed = self._contents.sealed_samples
-        steps = [self._send_chunks(), *(output.advance(sealed) for output in self._outputs)]
-        results = await asyncio.gather(*steps, return_exceptions=True)
+        results = await self._send_sealed(sealed)
         if not self._stopping:
             await self._write_manifest(State.RECORDING)
             if "turns" in self.plan.outputs:
@@ -291,12 +297,45 @@ class Delivery:
     async def _show_life(self) -> None:
         """Write the manifest where sending takes long: who does not is taken over at some time."""
         seconds = self.plan.seconds(self.plan.chunk_samples)
+        longest = min(QUIET_CHUNKS * seconds, LONGEST_QUIET_SECONDS)
         while True:
-            await asyncio.sleep(seconds / 2)
+            await asyncio.sleep(longest / 3)
             quiet = time.monotonic() - self._written_at
-            if self.manifest.created and not self._idle.is_set() and quiet > QUIET_CHUNKS * seconds:
+            if self.manifest.created and not self._idle.is_set() and quiet > longest:
                 with suppress(BotRecorderError):  # what it means is found by who sends
                     await self._write_manifest(State.RECORDING)
+
+    async def _send_sealed(self, sealed: int) -> list[BaseException | None]:
+        """Send chunks and whole parts; return what failed and was not reported yet.
+
+        A part that hangs holds up no chunk: those that are sealed meanwhile are sent beside it.
+        """
+        parts = asyncio.gather(
+            *(output.advance(sealed) for output in self._outputs), return_exceptions=True
+        )
+        refused: Exception | None = None
+        try:
+            self._more.set()
+            while self._more.is_set():
+                self._more.clear()
+                refused = await self._try_chunks()
+                if refused is not None and not parts.done():
+                    self._report(as_told(refused))
+                    refused = None
+                await _first_of(parts, self._more)
+        finally:
+            parts.cancel()
+            await asyncio.wait([parts])
+            if not parts.cancelled():
+                parts.exception()  # of a cancel: seen, or else it is complained of
+        return [refused, *parts.result()]
+
+    async def _try_chunks(self) -> Exception | None:
+        try:
+            await self._send_chunks()
+        except Exception as error:  # whatever it is, the next chunk is another try
+            return error
+        return None
 
     async def _send_chunks(self) -> None:
         sealed = self._contents.sealed
@@ -311,7 +350,7 @@ class Delivery:
         attributes = self.plan.chunk_attributes(chunk)
         path = self._contents.chunk_path(chunk.number)
         try:
-            body = await self._engine.in_thread(path.read_bytes)
+            body = await self._engine.in_thread(lambda: _read_chunk(path, chunk))
         except (FileNotFoundError, NotADirectoryError):
             if not await self._is_stored(chunk):
                 self.shelf.gone(chunk.number)
@@ -404,10 +443,14 @@ class Delivery:
             return await self._kept(self.account.result(state_of(told), told))
         if outcome in (State.COMPLETED, State.COMPLETED_WITH_GAPS):
             return self.account.result(outcome, None)
-        failed = [one.error for one in self.account.deliverables() if one.error is not None]
+        failed = self._troubles()
         for reason in failed:
             self._report(reason)
-        return await self._kept(self.account.result(outcome, failed[0]))
+        worst = next((one for one in failed if state_of(one) is outcome), None)
+        return await self._kept(self.account.result(outcome, worst))
+
+    def _troubles(self) -> list[BotRecorderError]:
+        return [one.error for one in self.account.deliverables() if one.error is not None]
 
     async def _complete(self) -> State:
         """Send what is left, complete all outputs, and return what came of it.
@@ -424,13 +467,21 @@ class Delivery:
         steps = [self._send_chunks(), *(output.prepare(samples) for output in self._outputs)]
         _raise_first(await asyncio.gather(*steps, return_exceptions=True))
         self.account.sealed = True
-        await self._write_manifest(State.RECORDING)
+        try:
+            await self._write_manifest(State.RECORDING)
+        except StoreError as error:  # maybe for want of the time that an output's trouble took
+            raise next(iter(self._troubles()), error) from error
         steps = [output.finish(samples) for output in self._outputs]
         if "turns" in self.plan.outputs:
             steps.append(self._clips.deliver(samples))
         _raise_first(await asyncio.gather(*steps, return_exceptions=True))
         outcome = self.account.outcome()
-        await self._write_manifest(outcome)
+        try:
+            await self._write_manifest(outcome)
+        except StoreError:
+            # The outputs' own trouble says more: there may have been no time left for this.
+            if outcome in (State.COMPLETED, State.COMPLETED_WITH_GAPS):
+                raise
         return outcome
 
     async def _kept(self, result: RecordingResult) -> RecordingResult:
@@ -454,7 +505,7 @@ class Delivery:
             return
         clean_up = CleanUp(self.plan, self._context)
         done = await clean_up.run(self._contents.sealed, self._outputs, thorough=self._adopted)
-        if clean_up.leftovers and self._context.capabilities.deletes:
+        if clean_up.leftovers:
             self.result = self.account.with_leftovers(self.result, clean_up.leftovers)
             with suppress(BotRecorderError):  # it is said in the result and logged, too
                 await self._write_manifest(self.result.state)
@@ -468,6 +519,21 @@ class Delivery:
         for chunk in self._contents.sealed:
             self.shelf.delete(chunk)
         spool.remove(self._quota)
+
+
+def _read_chunk(path: Path, chunk: Chunk) -> bytes:
+    """Return a chunk file's bytes.
+
+    Raises:
+        DamagedChunk: They are not what was sealed: no store would take them, however often.
+    """
+    body = path.read_bytes()
+    if crc64nvme(body) != chunk.checksum:
+        raise DamagedChunk(
+            f"{path} is not what was recorded",
+            hint="look for errors of the disk, or of memory; nothing was sent or deleted",
+        )
+    return body
 
 
 def _same_chunks(document: dict[str, Any], sealed: list[Chunk]) -> int:
@@ -484,6 +550,15 @@ def _raise_first(results: list[BaseException | None]) -> None:
     for result in results:
         if isinstance(result, BaseException):
             raise result
+
+
+async def _first_of(future: asyncio.Future[Any], event: asyncio.Event) -> None:
+    """Wait for either."""
+    waiting = asyncio.ensure_future(event.wait())
+    try:
+        await asyncio.wait([future, waiting], return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        waiting.cancel()
 
 
 async def _ended(task: asyncio.Future[None]) -> None:

@@ -73,8 +73,10 @@ class Depot:
         async with self._opening:
             if location not in self._others:
                 store = make_store(self.settings.replace(bucket=location, prefix=""))
-                await self._stack.enter_async_context(store)
-                found = await probe(store, self.retrier, secrets.token_hex(8))
+                async with AsyncExitStack() as stack:  # closed again if it is not to be had
+                    await stack.enter_async_context(store)
+                    found = await probe(store, self.retrier, secrets.token_hex(8))
+                    self._stack.push_async_callback(stack.pop_all().aclose)
                 self._others[location] = store, found
             return self._others[location]
 

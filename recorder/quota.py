@@ -106,6 +106,14 @@ class SpoolQuota:
         with self._lock:
             self._used = max(0, self._used - count)
 
+    def correct(self, by: int) -> None:
+        """Change what is allocated by what was found on the disk and never counted, or not there.
+
+        Other processes use the same spool folder, and so did those whose files are finished.
+        """
+        with self._lock:
+            self._used = max(0, self._used + by)
+
     def allocate(self, count: int, work: Callable[[], T], where: Path, *, drop: bool = True) -> T:
         """Take `count` bytes and do what needs them of the disk, making room on either.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 
 from loguru import logger
 
@@ -13,12 +14,15 @@ from recorder.clean_up import CleanUp
 from recorder.continuation import Slice, continuation_of, list_continuation
 from recorder.delivery import Delivery
 from recorder.depot import Depot
+from recorder.journal import JournalReader
 from recorder.plan import Plan
 from recorder.quota import SpoolFull
 from recorder.recovered import Outcome, Recovered, failed, finished
 from recorder.result import RecordingResult, State
 from recorder.sealer import Sealer
 from recorder.spool import PLAN, Spool, SpoolBusy, recordings_in, remove_abandoned
+from recorder.timeline import NS
+from uploader.clock import Clock
 from uploader.errors import BotRecorderError
 from uploader.manifest import KeyTaken, LostOwnership, ManifestFile, Stored
 from uploader.upload import Context
@@ -53,6 +57,33 @@ class _Rest:
     seconds: float
 
 
+class Rests:
+    """Recordings that are left alone for a while because they failed: longer each time.
+
+    Args:
+        clock: Where time comes from.
+    """
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._rests: dict[str, _Rest] = {}
+
+    def failure(self, name: str) -> Recovered | None:
+        """Return what a recording failed with that is to be left alone now; None if it is not."""
+        rest = self._rests.get(name)
+        return None if rest is None or self._clock.monotonic() >= rest.until else rest.failed
+
+    def note(self, name: str, recovered: Recovered | None) -> None:
+        """Take note of what an attempt came to."""
+        if recovered is None or recovered.outcome is not Outcome.FAILED:
+            self._rests.pop(name, None)
+            return
+        before = self._rests.get(name)
+        seconds = FIRST_REST_SECONDS if before is None else 2 * before.seconds
+        seconds = min(seconds, LONGEST_REST_SECONDS)
+        self._rests[name] = _Rest(recovered, self._clock.monotonic() + seconds, seconds)
+
+
 class SpoolRecovery:
     """Recovers the recordings of one spool folder whose owners are dead.
 
@@ -64,10 +95,12 @@ class SpoolRecovery:
         self._depot = depot
         self._root = depot.settings.spool_dir
         self._foreign: dict[str, tuple[str, float]] = {}
-        self._rests: dict[str, _Rest] = {}
+        self._due: dict[str, float] = {}
+        self._rests = Rests(depot.clock)
 
     async def run(
         self,
+        stale_after: float | None = None,
         *,
         dry_run: bool = False,
         patient: bool = False,
@@ -76,6 +109,8 @@ class SpoolRecovery:
         """Look through the spool once, and finish what can be finished.
 
         Args:
+            stale_after: Seconds without a change after which who has taken a recording over counts
+                as gone, too; by its chunk length, if None.
             dry_run: Only say what would be done.
             patient: Leave a recording that failed alone for a while, longer each time; meanwhile
                 its failure is told again, as the same object.
@@ -84,21 +119,18 @@ class SpoolRecovery:
         Raises:
             OSError: The spool cannot be read.
         """
-        in_thread, clock = self._depot.engine.in_thread, self._depot.clock
+        in_thread = self._depot.engine.in_thread
         if not dry_run:
             await in_thread(remove_abandoned, self._root)
         slots = asyncio.Semaphore(MAX_AT_ONCE)
         found: list[Recovered] = []
 
         async def one(name: str) -> None:
-            rest = self._rests.get(name)
-            recovered: Recovered | None
-            if patient and rest is not None and clock.monotonic() < rest.until:
-                recovered = rest.failed
-            else:
+            recovered = self._rests.failure(name) if patient else None
+            if recovered is None:
                 async with slots:
-                    recovered = await self._one(name, dry_run=dry_run)
-                self._rest(name, recovered)
+                    recovered = await self._one(name, stale_after, dry_run=dry_run)
+                self._rests.note(name, recovered)
             if recovered is not None:
                 found.append(recovered)
                 tell(recovered)
@@ -107,17 +139,42 @@ class SpoolRecovery:
         await asyncio.gather(*(one(name) for name in names))
         return found
 
-    def _rest(self, name: str, recovered: Recovered | None) -> None:
-        if recovered is None or recovered.outcome is not Outcome.FAILED:
-            self._rests.pop(name, None)
-            return
-        before = self._rests.get(name)
-        seconds = FIRST_REST_SECONDS if before is None else 2 * before.seconds
-        seconds = min(seconds, LONGEST_REST_SECONDS)
-        until = self._depot.clock.monotonic() + seconds
-        self._rests[name] = _Rest(recovered, until, seconds)
+    async def outwait(
+        self,
+        found: list[Recovered],
+        stale_after: float | None = None,
+        *,
+        dry_run: bool = False,
+        tell: Callable[[Recovered], None] = lambda one: None,
+        on_wait: Callable[[tuple[int, float]], None] = lambda what: None,
+    ) -> list[Recovered]:
+        """Look again at what others have taken over, when they must have shown that they live.
 
-    async def _one(self, name: str, *, dry_run: bool) -> Recovered | None:
+        Args:
+            found: By `run`.
+            stale_after: See `run`.
+            dry_run: See `run`.
+            tell: See `run`.
+            on_wait: Told, before the wait, for how many recordings it is and how many seconds.
+        """
+        taken = [one.recording_id for one in found if one.outcome is Outcome.TAKEN]
+        due = {name: self._due[name] for name in taken if name in self._due}
+        if not due:
+            return []
+        seconds = max(due.values()) - self._depot.clock.monotonic()
+        if seconds > 0:
+            on_wait((len(due), seconds))
+            await asyncio.sleep(seconds)
+        again = []
+        for name in due:
+            if (recovered := await self._one(name, stale_after, dry_run=dry_run)) is not None:
+                again.append(recovered)
+                tell(recovered)
+        return again
+
+    async def _one(
+        self, name: str, stale_after: float | None, *, dry_run: bool
+    ) -> Recovered | None:
         try:
             # Not in a thread: a cancel there would leave a lock nobody knows of.
             spool = Spool.open(self._root, name)
@@ -128,7 +185,7 @@ class SpoolRecovery:
         except OSError as error:
             return failed(name, "spool", error)
         try:
-            return await self._recover(spool, name, dry_run=dry_run)
+            return await self._recover(spool, name, stale_after, dry_run=dry_run)
         except Exception as error:  # one recording's trouble must not stop all others
             recovered = failed(name, "spool", error)
             logger.bind(recording_id=name).info("not recovered: {}", error)
@@ -136,8 +193,11 @@ class SpoolRecovery:
         finally:
             spool.release()
 
-    async def _recover(self, spool: Spool, name: str, *, dry_run: bool) -> Recovered:
+    async def _recover(
+        self, spool: Spool, name: str, stale_after: float | None, *, dry_run: bool
+    ) -> Recovered:
         depot = self._depot
+        judge = partial(self._judge, stale_after)
         document = spool.read_json(PLAN)
         plan = Plan.from_dict(document or {})
         if plan.recording_id != name:
@@ -147,13 +207,14 @@ class SpoolRecovery:
         sealer = Sealer(spool, depot.quota, plan)
         try:
             await depot.engine.in_thread(sealer.restore)
-            attempt = _Attempt(depot, spool, plan, context, sealer, self._judge)
+            attempt = _Attempt(depot, spool, plan, context, sealer, judge)
             for _ in range(TURNS):
                 stored = await attempt.manifest.read()
-                if (verdict := self._judge(plan, stored)) is not None:
+                if (verdict := judge(plan, stored)) is not None:
                     return verdict
                 if dry_run:
-                    return _plan_of(plan, stored, sealer)
+                    accepted = await depot.engine.in_thread(_accepted_samples, spool, plan)
+                    return _plan_of(plan, stored, sealer, accepted)
                 try:
                     recovered = await attempt.go_on(stored)
                 except LostOwnership:
@@ -164,7 +225,9 @@ class SpoolRecovery:
         finally:
             await depot.engine.in_thread(sealer.close)
 
-    def _judge(self, plan: Plan, stored: Stored | None) -> Recovered | None:
+    def _judge(
+        self, stale_after: float | None, plan: Plan, stored: Stored | None
+    ) -> Recovered | None:
         """Return why a recording is none of this process's business now; None if it is."""
         name = plan.recording_id
         if stored is None:
@@ -177,15 +240,24 @@ class SpoolRecovery:
             )
         if document["owner"] == plan.token or document["state"] in DURABLE:
             self._foreign.pop(plan.manifest_key, None)
+            self._due.pop(name, None)
             return None
         now = self._depot.clock.monotonic()
         etag, since = self._foreign.get(plan.manifest_key, ("", now))
         if etag != stored.etag:
+            since = now
             self._foreign[plan.manifest_key] = stored.etag, now
-        elif now - since >= stale_seconds(plan.seconds(plan.chunk_samples)):
+        patience = stale_after
+        if patience is None:
+            patience = stale_seconds(plan.seconds(plan.chunk_samples))
+        if now - since >= patience:
             return None
+        self._due[name] = since + patience
         reason = "another process took it over and is finishing it"
-        hint = "look again later: what this spool has beyond it will be attached"
+        hint = (
+            "look again later: what this spool has beyond it will be attached. If that process is "
+            "lost, too, --bucket finishes it"
+        )
         return Recovered(name, "spool", Outcome.TAKEN, reason=reason, hint=hint)
 
 
@@ -308,6 +380,7 @@ class _Attempt:
         for plan in (self._plan, *continuations):
             clean_up = CleanUp(plan, self._context)
             cleaned = await clean_up.run(self._sealer.sealed, (), thorough=True) and cleaned
+            await clean_up.list_leftovers(plan.token)
         if cleaned:
             await self._depot.engine.in_thread(self._spool.remove, self._depot.quota)
         else:
@@ -338,13 +411,28 @@ def _end_of(stored: Stored) -> int:
     return samples if type(samples) is int else 0
 
 
-def _plan_of(plan: Plan, stored: Stored | None, sealer: Sealer) -> Recovered:
+def _accepted_samples(spool: Spool, plan: Plan) -> int:
+    """Return how far a journal reaches on the recording's clock."""
+    segments = sorted(int(path.stem) for path in spool.journal.glob("*.journal"))
+    reader = JournalReader(spool.journal, *segments[:1])
+    written_ns = 0
+    try:
+        for record in reader.read():
+            written_ns = max(written_ns, record.written_ns)
+    except ValueError:  # as far as it can be read
+        pass
+    finally:
+        reader.close()
+    return written_ns * plan.sample_rate // NS
+
+
+def _plan_of(plan: Plan, stored: Stored | None, sealer: Sealer, accepted: int) -> Recovered:
     """Return what would be done, as far as that can be said without doing it."""
     if stored is None or stored.document["state"] not in DURABLE:
         chunks = len(sealer.sealed)
         reason = f"would be finished from {chunks} sealed chunks and the journal"
         return Recovered(plan.recording_id, "spool", Outcome.RECOVERED, reason=reason)
-    if sealer.sealed_samples > _end_of(stored):
+    if max(sealer.sealed_samples, accepted) > _end_of(stored):
         reason = "would be attached as a continuation"
         return Recovered(plan.recording_id, "spool", Outcome.CONTINUED, reason=reason)
     reason = "is finished: leftovers would be deleted"

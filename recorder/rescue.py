@@ -16,13 +16,13 @@ from functools import partial
 from loguru import logger
 
 from recorder.chunks import Chunk
-from recorder.clean_up import CleanUp
+from recorder.clean_up import CleanUp, listed_leftovers, upload_name
 from recorder.continuation import list_continuation
 from recorder.delivery import Delivery
 from recorder.depot import Depot
 from recorder.plan import Plan
 from recorder.recovered import Outcome, Recovered, failed, finished
-from recorder.recovery import DURABLE, stale_seconds
+from recorder.recovery import DURABLE, Rests, stale_seconds
 from recorder.stored_contents import StoredContents, chunk_number
 from uploader.errors import AccessDenied, BotRecorderError, NoSuchUpload, Unsupported
 from uploader.manifest import MANIFEST, LostOwnership, ManifestFile, Stored
@@ -88,6 +88,7 @@ class BucketRescue:
         self._new_owner = new_owner
         self._seen: dict[str, tuple[tuple[object, ...], float]] = {}
         self._quiet: dict[str, float] = {}
+        self._rests = Rests(depot.clock)
 
     async def sweep(
         self,
@@ -103,7 +104,9 @@ class BucketRescue:
 
         Args:
             stale_after: See `look`.
-            wait: Whether to wait until all that was seen at first has changed or is stale.
+            wait: Whether to wait until all that was seen at first has changed or is stale. If not,
+                a recording that failed is left alone for a while, longer each time; meanwhile its
+                failure is told again, as the same object.
             dry_run: See `rescue`.
             unfenced: See `rescue`.
             tell: See `rescue`.
@@ -120,6 +123,10 @@ class BucketRescue:
 
         stale, seconds = await self.look(stale_after)
         waiting = {name: seen for name, seen in self._seen.items() if not self._is_here(name)}
+        for folder in [] if wait else list(waiting):
+            if (failure := self._rests.failure(folder)) is not None:
+                del waiting[folder]
+                note(failure)
         while True:
             mine = [one for one in stale if one.folder in waiting]
             await self.rescue(mine, dry_run=dry_run, unfenced=unfenced, tell=note)
@@ -189,6 +196,7 @@ class BucketRescue:
         async def one(sighting: Sighting) -> None:
             async with slots:
                 recovered = await self._one(sighting, dry_run=dry_run, unfenced=unfenced)
+            self._rests.note(sighting.folder, recovered)
             if recovered is not None:
                 tell(recovered)
 
@@ -252,6 +260,8 @@ class BucketRescue:
                 parts = await context.call("list_parts", request)
             except NoSuchUpload:
                 del sighting.uploads[key, upload_id]
+            except (AccessDenied, Unsupported) as error:  # likewise
+                context.log.info("parts of uploads cannot be looked for: {}", error)
             else:
                 sighting.uploads[key, upload_id] = len(parts)
 
@@ -317,8 +327,12 @@ class BucketRescue:
         if not dry_run:
             clean_up = CleanUp(plan, context)
             chunks = [Chunk.from_dict(told) for told in stored.document.get("chunks", [])]
-            if not await clean_up.run(chunks, (), thorough=True) or clean_up.leftovers:
+            done = await clean_up.run(chunks, (), thorough=True)
+            await clean_up.list_leftovers(self._new_owner())
+            if not done:
                 outcome, reason = Outcome.PENDING, f"{reason} and could not be deleted"
+            elif count := len(clean_up.leftovers):
+                reason += f"; {count} of them may not be deleted, and are listed in the manifest"
         return Recovered(plan.recording_id, "bucket", outcome, reason=reason)
 
     async def _context(self, recording_id: str) -> Context:
@@ -344,10 +358,11 @@ def _is_unfinished(sighting: Sighting) -> bool:
     document = sighting.stored.document
     if document["state"] not in DURABLE:
         return True
-    if sighting.uploads:
+    expected = listed_leftovers(document)
+    if any(upload_name(*one) not in expected for one in sighting.uploads):
         return True
-    expected = document.get("chunks_kept") is True or bool(document.get("leftovers"))
-    return bool(sighting.chunks) and not expected
+    kept = document.get("chunks_kept") is True
+    return not kept and any(key not in expected for key, _ in sighting.chunks)
 
 
 def _split(key: str) -> tuple[str, str]:

@@ -75,7 +75,8 @@ class RecordingResult:
         spool: Local folder the audio is kept in, where the state is `pending` or `failed`.
         reason: Why it is not completed.
         hint: What can be done about it.
-        leftovers: Keys of objects that are superfluous, and which the bucket does not let go.
+        leftovers: Keys of objects that are superfluous, and which the bucket does not let go;
+            multipart uploads as `key?uploadId=...`.
         counts: Requests by operation, and `failed_attempts`, which were retried or given up.
     """
 

@@ -230,7 +230,10 @@ class Recorder:
         tell, tell_wait = handing_over(on_recovered), handing_over(on_wait)
 
         async def work() -> list[Recovered]:
-            found = await self._spool_recovery.run(dry_run=dry_run, patient=not wait, tell=tell)
+            spool = self._spool_recovery
+            found = await spool.run(
+                stale_after if bucket else None, dry_run=dry_run, patient=not wait, tell=tell
+            )
             if bucket:
                 await self._asked()
                 found += await self._rescue.sweep(
@@ -241,6 +244,12 @@ class Recorder:
                     tell=tell,
                     on_wait=tell_wait,
                 )
+            if bucket and wait:
+                again = await spool.outwait(
+                    found, stale_after, dry_run=dry_run, tell=tell, on_wait=tell_wait
+                )
+                anew = {one.recording_id for one in again}
+                found = [one for one in found if one.recording_id not in anew] + again
             return found
 
         return await self.engine.run(work())
@@ -411,10 +420,18 @@ class Recorder:
                             recovered.outcome,
                             recovered.reason,
                         )
+                await self._correct_quota()
             except Exception as error:  # the next look is another try
                 logger.error("the spool cannot be recovered: {}", error)
             seconds = self.settings.recover_seconds
             await asyncio.sleep(seconds * random.uniform(0.75, 1.25))  # noqa: S311 - no secret
+
+    async def _correct_quota(self) -> None:
+        """Count what the spool holds anew: other processes use it, and finish what was left."""
+        counted = self._quota.used
+        found = await self.engine.in_thread(spool_bytes, self.settings.spool_dir)
+        if self._quota.used == counted:  # or else the next look is another try
+            self._quota.correct(found - counted)
 
     async def _tick(self) -> None:
         """One timer for all sessions."""

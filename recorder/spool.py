@@ -176,9 +176,9 @@ class Spool:
         """Delete the folder and give up the lock: only for what is complete, or never began.
 
         Args:
-            quota: Gets back the bytes of journal segments.
+            quota: Gets back the bytes of journal segments and chunk files.
         """
-        for path in self.journal.glob("*.journal"):
+        for path in (*self.journal.glob("*.journal"), *self.chunks.glob("*.wav")):
             with contextlib.suppress(OSError):
                 quota.give(path.stat().st_size)
         # Under another name first: half a folder must not look like a recording.
@@ -197,9 +197,12 @@ def recordings_in(root: Path) -> list[str]:
     """
     found: list[tuple[int, str]] = []
     try:
-        for entry in os.scandir(root):
-            if not entry.name.startswith(".") and entry.is_dir(follow_symlinks=False):
-                found.append((entry.stat(follow_symlinks=False).st_mtime_ns, entry.name))
+        with os.scandir(root) as entries:
+            for entry in entries:
+                if not entry.name.startswith(".") and entry.is_dir(follow_symlinks=False):
+                    with contextlib.suppress(FileNotFoundError):  # finished just now
+                        changed = entry.stat(follow_symlinks=False).st_mtime_ns
+                        found.append((changed, entry.name))
     except FileNotFoundError:
         return []
     return [name for _, name in sorted(found)]

@@ -72,7 +72,9 @@ class StoredContents:
                 chunk = Chunk.from_dict({**told, "lost": True})
                 missing.append(chunk)
             self.sealed.append(chunk)
-        while (info := there.get(self._next_number())) is not None:
+        final = self._document.get("sealed") is True
+        # Behind a final length there is only what came too late: an object without it may exist.
+        while not final and (info := there.get(self._next_number())) is not None:
             found = await self._unlisted(info)
             if found is None:
                 break

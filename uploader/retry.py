@@ -30,6 +30,10 @@ MAX_RETRY_AFTER_SECONDS = 60.0
 """A server that asks for a longer wait is asked again after this."""
 
 
+class OutOfTime(TransientError):
+    """There was not enough time left for an attempt, or for any: something else took it."""
+
+
 @dataclass(frozen=True, slots=True)
 class RetryPolicy:
     """How often, how long apart, and for how long.
@@ -203,7 +207,7 @@ class Retrier:
         Raises:
             StoreError: The last attempt's error: one that is not retryable, or the one that was
                 there when attempts or time ran out.
-            TransientError: Nothing was attempted, because the deadline has passed already.
+            OutOfTime: The deadline has passed already, or passed during the last attempt.
         """
         if deadline is None:
             seconds = self.policy.deadline_seconds
@@ -211,7 +215,7 @@ class Retrier:
         counts = self.counts.setdefault(op, OpCounts())
         if deadline.left(self._monotonic()) <= 0:
             counts.failures += 1
-            raise _too_late(op, "not attempted, the deadline has passed")
+            raise _too_late(op, "not attempted, the deadline has passed", OutOfTime)
         call = _Call(op, deadline, log, on_attempt_failed, counts)
 
         def wait(state: tenacity.RetryCallState) -> float:
@@ -271,8 +275,9 @@ class Retrier:
         except TimeoutError as error:
             if not limit.expired():
                 raise
-            passed = self._monotonic() - started
-            raise _too_late(call.op, f"no answer within {passed:.1f} s") from error
+            now = self._monotonic()
+            kind = OutOfTime if call.deadline.left(now) <= 0 else TransientError
+            raise _too_late(call.op, f"no answer within {now - started:.1f} s", kind) from error
 
     def _is_last(self, state: tenacity.RetryCallState, call: _Call) -> bool:
         attempts = self.policy.attempts
@@ -335,5 +340,5 @@ def _error_of(state: tenacity.RetryCallState) -> StoreError:
     return error
 
 
-def _too_late(op: str, problem: str) -> TransientError:
-    return TransientError(f"{op}: {problem}", op=op, code="Timeout")
+def _too_late(op: str, problem: str, kind: type[TransientError]) -> TransientError:
+    return kind(f"{op}: {problem}", op=op, code="Timeout")

@@ -454,8 +454,12 @@ class S3Store(Store):
                 yield
         except TransientError as error:
             if error.code in _INTERNAL:
-                with contextlib.suppress(TransientError):
+                try:
                     await self.list_parts(key, upload_id)
+                except NoSuchUpload:
+                    raise
+                except StoreError:
+                    pass  # what this one says, a permission of its own, is not about the request
             raise
 
     @contextlib.asynccontextmanager

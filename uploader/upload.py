@@ -31,7 +31,7 @@ from uploader.errors import (
 )
 from uploader.parts import PartRange, tail_parts, whole_parts
 from uploader.probe import Capabilities
-from uploader.retry import AttemptFailed, Deadline, Retrier
+from uploader.retry import AttemptFailed, Deadline, OutOfTime, Retrier
 from uploader.store import Body, ObjectAttributes, ObjectInfo, Part, Store
 
 if TYPE_CHECKING:
@@ -43,6 +43,7 @@ RECORDING_ID = "recorder-recording-id"
 """User metadata that says whose object it is; settles whether a lost Complete was ours."""
 
 ATTEMPTS_TO_REBUILD = 2
+_IN_THE_WAY = "another object has this key, and is never replaced: move it away"
 MAX_PARALLEL_PARTS = 4
 
 
@@ -73,7 +74,8 @@ class Context:
     """What all requests of a recording share.
 
     `capabilities` may be replaced when more is known of the store; `counts` has the recording's
-    requests by operation, and `last_failure` the latest attempt's that failed.
+    requests by operation, and `last_failure` the latest attempt's that failed, and not for want
+    of time.
     """
 
     store: Store
@@ -90,17 +92,25 @@ class Context:
     async def call(self, op: str, request: Callable[[], Awaitable[T]]) -> T:
         """Make one request through the retry layer, and count it; see `Retrier.call`."""
         self.counts[op] += 1
-        return await self.retrier.call(
-            op,
-            request,
-            deadline=self.deadline,
-            log=self.log,
-            on_attempt_failed=self._failed,
-        )
+        try:
+            return await self.retrier.call(
+                op,
+                request,
+                deadline=self.deadline,
+                log=self.log,
+                on_attempt_failed=self._failed,
+            )
+        except OutOfTime as error:
+            took = self.last_failure
+            if took is None:
+                raise
+            said = f"{Exception.__str__(error)}; what failed last is {Exception.__str__(took)}"
+            raise OutOfTime(said, op=op, code=error.code, hint=took.hint) from took
 
     def _failed(self, failed: AttemptFailed) -> None:
         self.counts["failed_attempts"] += 1
-        self.last_failure = failed.error
+        if not isinstance(failed.error, OutOfTime):
+            self.last_failure = failed.error
         self.on_failure(failed)
 
 
@@ -172,8 +182,9 @@ class Upload:
     async def adopt(self, upload_id: str, known: Mapping[int, Part]) -> None:
         """Go on with an upload that another owner, or an earlier process, began.
 
-        The known parts that the store still holds count as sent. What else it holds is compared
-        with what belongs there before anything is sent under its number.
+        The known parts that the store still holds count as sent, but for part 1 and what is not a
+        whole part: those depend on a length that may not have been the last word. They, and what
+        else it holds, are compared with what belongs there before anything is sent under a number.
 
         Args:
             upload_id: Of the upload.
@@ -196,10 +207,13 @@ class Upload:
             self.parts = {}
             return
         held = {part.number: part for part in listed}
+        for number, part in known.items():
+            if number in held and held[number].etag == part.etag:
+                held[number] = part
         self.parts = {
             number: part
-            for number, part in known.items()
-            if number in held and held[number].etag == part.etag
+            for number, part in held.items()
+            if part is known.get(number) and number > 1 and part.size == self._part_bytes
         }
         self._found = {number: part for number, part in held.items() if number not in self.parts}
 
@@ -349,7 +363,7 @@ class Upload:
             raise RuntimeError("complete comes after create()")
         parts = [self.parts[number] for number in sorted(self.parts)]
         if sum(part.size for part in parts) != total:
-            raise Verification(f"parts of {self.key} do not add up to {total} bytes")
+            raise PartDiffers(f"parts of {self.key} do not add up to {total} bytes")
         try:
             await self._call(
                 "complete_multipart",
@@ -361,10 +375,11 @@ class Upload:
                     if_absent=context.capabilities.conditional_writes,
                 ),
             )
-        except PreconditionFailed:
+        except PreconditionFailed as error:
             # Either an earlier Complete of ours succeeded and its answer was lost, or the key is
             # somebody else's: only the object itself can tell.
             if not await self._is_there(total):
+                error.hint = error.hint or _IN_THE_WAY
                 raise
             self._supersede()
 
@@ -384,8 +399,9 @@ class Upload:
                         if_absent=context.capabilities.conditional_writes,
                     ),
                 )
-            except PreconditionFailed:
+            except PreconditionFailed as error:
                 if not await self._is_there(total):
+                    error.hint = error.hint or _IN_THE_WAY
                     raise
         return await self._verify(total)
 
@@ -434,20 +450,30 @@ class Upload:
         return info
 
     async def _forget_lost_parts(self, error: BotRecorderError) -> None:
-        """Keep the parts the store still has; the others are sent again."""
-        held: dict[int, str] = {}
-        upload_id = self.upload_id
-        if upload_id is not None and isinstance(error, InvalidPart):
-            store = self._context.store
-            listed = await self._call("list_parts", lambda: store.list_parts(self.key, upload_id))
-            held = {part.number: part.etag for part in listed}
-        else:
+        """Keep the parts the store still has; the others are sent again.
+
+        Where it does not say which these are, the upload is made anew.
+        """
+        kept: dict[int, Part] = {}
+        if isinstance(error, InvalidPart):
+            held = await self._held()
+            kept = {no: part for no, part in self.parts.items() if held.get(no) == part.etag}
+        if not kept or len(kept) == len(self.parts):
             self._supersede()
             self.upload_id = None
-            self._found = {}
-        self.parts = {
-            number: part for number, part in self.parts.items() if held.get(number) == part.etag
-        }
+            self._found = kept = {}
+        self.parts = kept
+
+    async def _held(self) -> dict[int, str]:
+        """Return the ETags of the parts the store has, by number; none where it does not tell."""
+        store, upload_id = self._context.store, self.upload_id
+        if upload_id is None:
+            return {}
+        try:
+            listed = await self._call("list_parts", lambda: store.list_parts(self.key, upload_id))
+        except (AccessDenied, NoSuchUpload, Unsupported):
+            return {}
+        return {part.number: part.etag for part in listed}
 
     async def _call(self, op: str, request: Callable[[], Awaitable[T]]) -> T:
         return await self._context.call(op, request)

@@ -78,6 +78,8 @@ COMPLETES: dict[str, Callable[[], Fault]] = {
     "an error in a 200": lambda: refused(200, "InternalError"),
     "SlowDown in a 200": lambda: refused(200, "SlowDown"),
     "a conflict": lambda: refused(409, "ConditionalRequestConflict"),
+    "InvalidPart": lambda: refused(400, "InvalidPart"),
+    "NoSuchUpload of what is done": lambda: refused(404, "NoSuchUpload", done=True),
     "a refused condition of what is done": lambda: refused(412, "PreconditionFailed", done=True),
     "twice": twice,
     "twice, and the first answer": lambda: twice(answered=1),

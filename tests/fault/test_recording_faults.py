@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -17,7 +18,7 @@ from recorder import Recorder, Session, Settings, State, VirtualClock
 from recorder.events import CaptureFailed, Event, RecordingEnded, UploadFailed
 from recorder.quota import SpoolFull
 from recorder.spool import RecordingExists
-from uploader.errors import AccessDenied, NoSuchBucket, Unsupported
+from uploader.errors import AccessDenied, NoSuchBucket, TransientError, Unsupported
 from uploader.local import LocalStore
 
 RATE = 24000
@@ -466,3 +467,121 @@ async def test_a_spool_folder_that_is_a_file_is_said_to_be_one(
     async with Recorder(make(), store=store) as recorder:
         with pytest.raises(SpoolFull, match="is a file, not a folder"):
             await recorder.start("call")
+
+
+async def test_a_part_that_does_not_get_through_holds_up_no_chunk(
+    make: Make, store: FaultyStore, tmp_path: Path
+) -> None:
+    """Neither chunks nor what is said of them: a lost host would cost more than the open chunk."""
+    clock, seen = VirtualClock(), list[Event]()
+    settings = make(part_bytes="5MiB", chunk_seconds=10.0)
+
+    def errors() -> list[type[Exception]]:
+        return [type(event.error) for event in seen if isinstance(event, UploadFailed)]
+
+    async def until(told: Callable[[], bool]) -> None:
+        async with asyncio.timeout(20):
+            while not told():  # noqa: ASYNC110 - files and lists have no event
+                await asyncio.sleep(0.01)
+
+    def chunks() -> int:
+        return len(list(tmp_path.glob("bucket/dt=*/call/chunks/*")))
+
+    async with Recorder(settings, clock=clock, store=store) as recorder:
+        call = await recorder.start("call", on_event=seen.append)
+        store.refuse("upload_part", reset("upload_part"))
+        speak(call, clock, 0, 112)  # the second part is whole
+        await until(lambda: TransientError in errors())
+        await until(lambda: chunks() == 11)
+        speak(call, clock, 112, 122)
+        await until(lambda: chunks() == 12)
+        store.refuse("put", refusal(AccessDenied, "put"))
+        speak(call, clock, 122, 130)
+        clock.advance(5)
+        await until(lambda: AccessDenied in errors())
+        store.refuse("put", None)
+        store.refuse("upload_part", None)
+        result = await call.stop()
+    assert result.state is State.COMPLETED
+    np.testing.assert_array_equal(recorded(tmp_path)[: 130 * RATE], VOICE)
+
+
+async def test_a_chunk_file_that_is_damaged_is_named_and_not_sent(
+    make: Make, store: FaultyStore, tmp_path: Path
+) -> None:
+    clock = VirtualClock()
+    async with Recorder(make(), clock=clock, store=store) as recorder:
+        call = await recorder.start("call")
+        store.refuse("put", refusal(AccessDenied, "put"))
+        speak(call, clock, 0, 3)
+        await call.flush()
+        path = tmp_path / "spool" / "call" / "chunks" / "000001.wav"
+        body = bytearray(path.read_bytes())
+        body[4001] ^= 1
+        path.write_bytes(body)
+        store.refuse("put", None)
+        before = store.calls["put"]
+        result = await call.stop()
+    assert result.state is State.FAILED
+    assert str(path) in result.reason
+    assert result.hint
+    assert store.calls["put"] == before
+    assert path.read_bytes() == body
+
+
+async def test_of_several_outputs_the_reason_is_the_worst_ones(
+    make: Make, store: FaultyStore
+) -> None:
+    async def refuse(op: str, key: str, done: bool) -> None:
+        if op == "complete_multipart" and key.endswith("audio.wav"):
+            raise reset(op)()
+        if op == "complete_multipart" and key.endswith("user.wav"):
+            raise refusal(AccessDenied, op)()
+
+    clock = VirtualClock()
+    settings = make(outputs="stereo,tracks", retry_deadline_seconds=1)
+    async with Recorder(settings, clock=clock, store=store) as recorder:
+        call = await recorder.start("call")
+        store.hook = refuse
+        speak(call, clock, 0, 2)
+        result = await call.stop()
+        store.hook = None
+    states = {output.name: output.state for output in result.outputs}
+    assert states == {"stereo": State.PENDING, "user": State.FAILED, "bot": State.COMPLETED}
+    assert result.state is State.FAILED
+    assert "complete_multipart refused" in result.reason
+    for output in result.outputs:
+        assert output.state is State.COMPLETED or (output.reason and output.hint)
+
+
+@pytest.mark.parametrize("op", ["upload_part", "head"])
+async def test_the_reason_is_what_failed_and_not_what_there_was_no_time_for(
+    make: Make, store: FaultyStore, op: str
+) -> None:
+    clock = VirtualClock()
+    async with Recorder(make(retry_deadline_seconds=1), clock=clock, store=store) as recorder:
+        call = await recorder.start("call")
+        store.refuse(op, reset(op))
+        speak(call, clock, 0, 2)
+        result = await call.stop()
+    assert result.state is State.PENDING
+    assert "connection reset" in result.reason
+    assert "recorder recover" in result.hint
+    assert [output.hint for output in result.outputs] == [result.hint]
+
+
+async def test_a_close_while_a_part_does_not_get_through_makes_no_noise(
+    make: Make, store: FaultyStore, caplog: pytest.LogCaptureFixture
+) -> None:
+    clock = VirtualClock()
+    settings = make(part_bytes="5MiB", chunk_seconds=10.0)
+    async with Recorder(settings, clock=clock, store=store) as recorder:
+        call = await recorder.start("call")
+        store.refuse("upload_part", reset("upload_part"))
+        speak(call, clock, 0, 112)
+        async with asyncio.timeout(20):
+            while store.calls["upload_part"] < 2:  # noqa: ASYNC110 - a count has no event
+                await asyncio.sleep(0.01)
+        await recorder.close(wait_seconds=0)
+    gc.collect()
+    assert "never retrieved" not in caplog.text

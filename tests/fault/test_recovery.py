@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 from calls import RATE, VOICE, die, leftovers, listing, manifest, samples, settings_in, speak
-from faulty_store import FaultyStore, refusal
+from faulty_store import FaultyStore, refusal, reset
 
-from recorder import Outcome, Recorder, Recovered, Session, State, VirtualClock
+from recorder import Outcome, Recorder, Recovered, Session, Settings, State, VirtualClock
 from uploader.errors import AccessDenied
 from uploader.local import LocalStore
 
@@ -193,6 +193,54 @@ async def test_a_recording_goes_where_it_was_meant_to_go(
     np.testing.assert_array_equal(samples(tmp_path), VOICE[: 2 * RATE])
 
 
+async def test_a_place_that_is_not_to_be_had_is_closed_again_each_time(
+    tmp_path: Path, clock: VirtualClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await dead_call(tmp_path, clock, 2)
+    places: list[FaultyStore] = []
+    left: list[FaultyStore] = []
+
+    class Place(FaultyStore):
+        async def __aexit__(self, *told: Any) -> None:
+            left.append(self)
+            await super().__aexit__(*told)
+
+    def make_store(settings: Settings) -> FaultyStore:
+        places.append(Place(LocalStore(tmp_path / "bucket")))
+        places[-1].down = len(places) <= 2
+        return places[-1]
+
+    monkeypatch.setattr("recorder.depot.make_store", make_store)
+    (tmp_path / "elsewhere").mkdir()
+    settings = settings_in(
+        tmp_path, bucket=(tmp_path / "elsewhere").as_uri(), retry_deadline_seconds=1
+    )
+    async with Recorder(settings, clock=clock, recover=False) as recorder:
+        outcomes = []
+        for _ in range(3):
+            [one] = await recorder.recover()
+            outcomes.append(one.outcome)
+        assert outcomes == [Outcome.PENDING, Outcome.PENDING, Outcome.RECOVERED]
+        assert left == places[:2]
+    assert left == places
+
+
+async def test_what_other_processes_finish_makes_room_in_the_spool_they_share(
+    tmp_path: Path, clock: VirtualClock
+) -> None:
+    async with Recorder(settings_in(tmp_path), clock=clock, recover=False) as other:
+        call = await other.start("call")
+        speak(call, clock, 0, 4)
+        settings = settings_in(tmp_path, recover_seconds=0.05)
+        async with Recorder(settings, clock=clock) as recorder:
+            assert recorder._quota.used > 1024**2
+            assert (await call.stop()).state is State.COMPLETED
+            await other.close()
+            async with asyncio.timeout(10):
+                while recorder._quota.used:  # noqa: ASYNC110 - a figure, and no event
+                    await asyncio.sleep(0.02)
+
+
 async def test_another_recording_under_the_same_id_is_never_overwritten(
     tmp_path: Path, clock: VirtualClock
 ) -> None:
@@ -270,6 +318,27 @@ async def test_a_death_while_cleaning_up_leaves_nothing_for_long(
     assert samples(tmp_path).tobytes() == finished
 
 
+async def test_a_spool_stays_until_the_store_is_clean(
+    tmp_path: Path, clock: VirtualClock, store: FaultyStore
+) -> None:
+    """It is all that still tells of the chunk objects to whoever has no look at the bucket."""
+    settings = settings_in(tmp_path, retry_deadline_seconds=1)
+    async with Recorder(settings, clock=clock, store=store, recover=False) as recorder:
+        call = await recorder.start("call")
+        speak(call, clock, 0, 4)
+        store.refuse("delete", reset("delete"))
+        assert (await call.stop()).state is State.COMPLETED
+    assert (tmp_path / "spool" / "call").exists()
+    async with Recorder(settings, clock=clock, store=store, recover=False) as other:
+        [one] = await other.recover()
+        assert one.outcome is Outcome.PENDING
+        assert "leftovers" in one.reason
+        store.refuse("delete", None)
+        [one] = await other.recover()
+        assert one.outcome is Outcome.CLEANED
+    assert not leftovers(tmp_path)
+
+
 async def test_a_dry_run_changes_nothing_and_says_what_would_be_done(
     tmp_path: Path, clock: VirtualClock
 ) -> None:
@@ -324,6 +393,36 @@ async def test_turns_and_tracks_are_recovered_with_the_rest(
         samples(tmp_path, "turns/0002-user.wav"), VOICE[5 * RATE :][:RATE]
     )
     assert not leftovers(tmp_path)
+
+
+async def test_a_recovery_that_takes_several_tries_does_not_begin_anew_each_time(
+    tmp_path: Path, clock: VirtualClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Chunks are long, and the way to the store is slow."""
+    monkeypatch.setattr("recorder.delivery.LONGEST_QUIET_SECONDS", 0.3)
+    settings = settings_in(tmp_path, chunk_seconds=3, retry_deadline_seconds=1)
+    recorder = Recorder(settings, clock=clock, recover=False)
+    await recorder.__aenter__()
+    call = await recorder.start("call")
+    speak(call, clock, 0, 30)
+    await die(recorder)
+    outcomes = []
+    for _ in range(6):
+        store = FaultyStore(LocalStore(tmp_path / "bucket"))
+
+        async def slowly(op: str, key: str, done: bool) -> None:
+            if op == "put" and not done:
+                await asyncio.sleep(0.2)
+
+        async with Recorder(settings, clock=clock, store=store, recover=False) as other:
+            store.hook = slowly
+            [one] = await other.recover()
+        outcomes.append(one.outcome)
+        if one.outcome is not Outcome.PENDING:
+            break
+    assert Outcome.PENDING in outcomes
+    assert outcomes[-1] is Outcome.RECOVERED
+    np.testing.assert_array_equal(samples(tmp_path), VOICE[: 30 * RATE])
 
 
 async def test_what_failed_is_left_alone_for_a_while_by_who_is_patient(

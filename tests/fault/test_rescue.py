@@ -83,6 +83,28 @@ async def test_an_owner_is_gone_when_nothing_has_changed_between_two_looks(
     assert one.outcome is Outcome.RECOVERED
 
 
+@pytest.mark.parametrize("sign", ["chunk", "upload"])
+async def test_what_arrives_in_the_bucket_is_a_sign_of_life_too(
+    tmp_path: Path, clock: VirtualClock, sign: str
+) -> None:
+    await lost_call(tmp_path, clock)
+    store = FaultyStore(LocalStore(tmp_path / "bucket"))
+    folder = f"{next(tmp_path.glob('bucket/dt=*/call')).relative_to(tmp_path / 'bucket')}/"
+    async with other_host(tmp_path, clock, store=store) as recorder:
+        assert await recorder.recover(bucket=True, wait=False) == []
+        clock.advance(10)
+        if sign == "chunk":
+            await store.inner.put(f"{folder}chunks/000005.wav", b"chunk")
+        else:
+            await store.inner.create_multipart(f"{folder}user.wav")
+        for seconds in (0, 14.9):
+            clock.advance(seconds)
+            assert await recorder.recover(bucket=True, wait=False) == []
+        clock.advance(0.2)
+        [one] = await recorder.recover(bucket=True, wait=False)
+    assert one.outcome is Outcome.RECOVERED
+
+
 async def test_an_owner_that_shows_life_is_left_alone(tmp_path: Path, clock: VirtualClock) -> None:
     async with (
         Recorder(settings_in(tmp_path), clock=clock, recover=False) as owner,
@@ -276,13 +298,16 @@ async def test_what_a_finished_recording_left_behind_is_deleted_and_no_more(
         folder = f"{next(tmp_path.glob('bucket/dt=*/call')).relative_to(tmp_path / 'bucket')}/"
         await store.create_multipart(f"{folder}audio.wav")
         await store.put(f"{folder}chunks/000009.wav", b"late")
+        late = await store.create_multipart(f"{folder}continuation-0-1/audio.wav")
     kept = {name: body for name, body in listing(tmp_path).items() if "000009" not in name}
     before = {name: body for name, body in kept.items() if "/.store/" not in name}
     [one] = await rescued(tmp_path, clock)
     assert one.outcome is Outcome.CLEANED
     after = {name: body for name, body in listing(tmp_path).items() if "/.store/" not in name}
     assert after == before
-    assert not list(tmp_path.glob("bucket/.store/uploads/*"))
+    async with store:
+        uploads = [one.upload_id async for one in store.list_uploads()]
+    assert uploads == [late], "late audio is a recording of its own"
     assert await rescued(tmp_path, clock) == []
 
 
@@ -300,6 +325,83 @@ async def test_a_bucket_that_refuses_deletes_gets_them_listed(
         assert names == [f"{number:06d}.wav" for number in range(1, 5)]
         assert manifest(tmp_path)["leftovers"] == list(one.result.leftovers)
         assert await recorder.recover(bucket=True, stale_after=0) == [], "it is tried for ever"
+
+
+@pytest.mark.parametrize("op", ["delete", "abort_multipart"])
+async def test_leftovers_that_another_host_may_not_delete_are_listed_too(
+    tmp_path: Path, clock: VirtualClock, op: str
+) -> None:
+    """Their owner died between `completed` and its deletes."""
+    async with Recorder(settings_in(tmp_path), clock=clock) as recorder:
+        call = await recorder.start("call")
+        speak(call, clock, 0, 3)
+        await call.stop()
+    store = FaultyStore(LocalStore(tmp_path / "bucket"))
+    async with other_host(tmp_path, clock, store=store) as recorder:
+        folder = f"{next(tmp_path.glob('bucket/dt=*/call')).relative_to(tmp_path / 'bucket')}/"
+        upload_id = await store.inner.create_multipart(f"{folder}audio.wav")
+        await store.inner.put(f"{folder}chunks/000002.wav", b"chunk")
+        store.refuse(op, refusal(AccessDenied, op))
+        [one] = await recorder.recover(bucket=True, stale_after=0)
+        assert one.outcome is Outcome.CLEANED
+        assert "1 of them may not be deleted, and are listed in the manifest" in one.reason
+        names = {
+            "delete": f"{folder}chunks/000002.wav",
+            "abort_multipart": f"{folder}audio.wav?uploadId={upload_id}",
+        }
+        assert manifest(tmp_path)["leftovers"] == [names[op]]
+        assert await recorder.recover(bucket=True, stale_after=0) == [], "it is tried for ever"
+
+
+async def test_uploads_that_may_not_be_aborted_are_listed(
+    tmp_path: Path, clock: VirtualClock
+) -> None:
+    await lost_call(tmp_path, clock)
+    store = FaultyStore(LocalStore(tmp_path / "bucket"))
+    async with other_host(tmp_path, clock, store=store) as recorder:
+        folder = f"{next(tmp_path.glob('bucket/dt=*/call')).relative_to(tmp_path / 'bucket')}/"
+        upload_id = await store.inner.create_multipart(f"{folder}audio.wav")
+        store.refuse("abort_multipart", refusal(AccessDenied, "abort_multipart"))
+        [one] = await recorder.recover(bucket=True, stale_after=0)
+        assert one.result is not None
+        assert one.result.durable
+        assert one.result.leftovers == (f"{folder}audio.wav?uploadId={upload_id}",)
+        assert manifest(tmp_path)["leftovers"] == list(one.result.leftovers)
+        assert not list(tmp_path.glob("bucket/dt=*/call/chunks/*"))
+        assert await recorder.recover(bucket=True, stale_after=0) == [], "it is tried for ever"
+
+
+async def test_parts_that_may_not_be_listed_keep_nothing_from_being_rescued(
+    tmp_path: Path, clock: VirtualClock
+) -> None:
+    await lost_call(tmp_path, clock)
+    store = FaultyStore(LocalStore(tmp_path / "bucket"))
+    async with other_host(tmp_path, clock, store=store) as recorder:
+        store.refuse("list_parts", refusal(AccessDenied, "list_parts"))
+        [one] = await recorder.recover(bucket=True, stale_after=0)
+    assert one.outcome is Outcome.RECOVERED
+    np.testing.assert_array_equal(samples(tmp_path), VOICE[: 4 * RATE])
+    assert not leftovers(tmp_path)
+
+
+async def test_what_failed_is_left_alone_for_a_while_by_who_looks_again_and_again(
+    tmp_path: Path, clock: VirtualClock
+) -> None:
+    await lost_call(tmp_path, clock)
+    chunk = next(tmp_path.glob("bucket/dt=*/call/chunks/000002.wav"))
+    body = bytearray(chunk.read_bytes())
+    body[1000] ^= 1
+    chunk.write_bytes(body)
+    store = FaultyStore(LocalStore(tmp_path / "bucket"))
+    async with other_host(tmp_path, clock, store=store) as recorder:
+        told: list[Recovered] = []
+        for _ in range(91):  # a quarter of an hour
+            told += await recorder.recover(bucket=True, wait=False)
+            clock.advance(10)
+    assert {one.outcome for one in told} == {Outcome.FAILED}
+    tries = len({id(one) for one in told})
+    assert tries == len(manifest(tmp_path)["recovered"]) == 4
+    assert len(told) > 80, "who watches is told of it at each look"
 
 
 async def test_a_dry_run_changes_nothing(tmp_path: Path, clock: VirtualClock) -> None:
@@ -375,3 +477,16 @@ async def test_a_wait_says_what_it_is_for(tmp_path: Path, clock: VirtualClock) -
     assert one.outcome is Outcome.RECOVERED
     assert [count for count, _ in waits] == [1]
     assert 0 < waits[0][1] <= 0.2 + 1e-6
+
+
+async def test_a_bucket_where_parts_may_not_be_looked_at_is_looked_through_all_the_same(
+    tmp_path: Path, clock: VirtualClock
+) -> None:
+    await lost_call(tmp_path, clock, name="first")
+    await lost_call(tmp_path, clock, name="second")
+    store = FaultyStore(LocalStore(tmp_path / "bucket"))
+    store.refuse("list_parts", refusal(AccessDenied, "list_parts"))
+    async with other_host(tmp_path, clock, store=store) as recorder:
+        found = await recorder.recover(bucket=True, stale_after=0)
+    assert [one.outcome for one in found] == [Outcome.RECOVERED] * 2
+    assert not leftovers(tmp_path)

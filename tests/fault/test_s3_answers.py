@@ -135,7 +135,7 @@ async def test_an_internal_error_is_looked_into(
 
     broken, gone, there = refusal(500, code), refusal(404, "NoSuchUpload"), Answer(200, PARTS)
     assert type(await server.scripted(complete, broken, gone)) is NoSuchUpload
-    for second in (there, refusal(503, "SlowDown")):
+    for second in (there, refusal(503, "SlowDown"), refusal(403, "AccessDenied")):
         error = await server.scripted(complete, broken, second)
         assert type(error) is TransientError
         assert error.code == code

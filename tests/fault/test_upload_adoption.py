@@ -101,6 +101,33 @@ async def test_the_same_bytes_under_every_number_leave_only_complete_to_do(
     assert numbers(store) == []
 
 
+@pytest.mark.parametrize("listed", [True, False], ids=["there", "gone"])
+async def test_parts_that_depend_on_another_length_are_not_used(
+    store: FaultyStore, listed: bool
+) -> None:
+    """Their owner died before its length was final, and the next one has more."""
+    shorter = DATA[:-1000]
+    before, _, _ = make(store, shorter)
+    await before.prepare(len(shorter))
+    upload_id, parts = known(before)
+    if not listed:
+        await store.inner.abort_multipart(KEY, upload_id)
+    upload, _, _ = make(store)
+    await upload.adopt(upload_id, parts)
+    info = await upload.finish(len(DATA))
+    assert info.size == len(DATA)
+    assert await store.inner.get(KEY) == DATA
+
+
+async def test_a_header_of_another_length_is_not_used(store: FaultyStore) -> None:
+    before, _, _ = make(store, b"header" + DATA[6:])
+    await before.prepare(len(DATA))
+    upload, _, _ = make(store)
+    await upload.adopt(*known(before))
+    await upload.finish(len(DATA))
+    assert await store.inner.get(KEY) == DATA
+
+
 async def test_an_upload_that_was_completed_by_its_owner_is_found_so(store: FaultyStore) -> None:
     before = await begun(store)
     await before.finish(len(DATA))

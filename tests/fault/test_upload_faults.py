@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import random
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from faulty_store import FaultyStore, refusal, reset
@@ -24,7 +26,7 @@ from uploader.errors import (
 from uploader.local import LocalStore
 from uploader.probe import Capabilities
 from uploader.retry import Deadline, Retrier, RetryPolicy
-from uploader.store import MIN_PART_BYTES, Body, ObjectAttributes
+from uploader.store import MIN_PART_BYTES, Body, ObjectAttributes, ObjectInfo
 from uploader.upload import RECORDING_ID, Context, Upload, Verification
 
 PART = MIN_PART_BYTES
@@ -204,12 +206,25 @@ async def test_the_deadline_ends_it_and_nothing_is_aborted(store: FaultyStore) -
     assert len([u async for u in store.inner.list_uploads()]) == 1
 
 
+async def test_what_there_was_no_time_for_says_what_took_it(store: FaultyStore) -> None:
+    upload, _, _ = make(store)
+    await upload.create()
+    store.fail("upload_part", refusal(AccessDenied, "upload_part"))
+    with pytest.raises(AccessDenied):
+        await upload.finish(len(DATA))
+    upload._context.deadline.move(-1)
+    with pytest.raises(TransientError, match=r"deadline has passed; .*upload_part refused") as told:
+        await upload.finish(len(DATA))
+    assert told.value.hint == "ask for permission"
+
+
 async def test_somebody_elses_object_is_never_replaced(store: FaultyStore) -> None:
     await store.inner.put(KEY, b"theirs", ObjectAttributes(metadata={RECORDING_ID: "other"}))
     upload, _, _ = make(store)
     await upload.create()
-    with pytest.raises(PreconditionFailed):
+    with pytest.raises(PreconditionFailed) as raised:
         await upload.finish(len(DATA))
+    assert "move it away" in raised.value.hint
     assert await store.inner.get(KEY) == b"theirs"
 
 
@@ -263,3 +278,92 @@ async def test_an_object_that_vanished_after_complete_is_no_success(store: Fault
     store.refuse("head", refusal(NoSuchObject, "head"))
     with pytest.raises(Verification, match="not there"):
         await upload.finish(len(DATA))
+
+
+async def test_an_object_with_another_checksum_is_no_success(
+    store: FaultyStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    upload, _, _ = make(store)
+    await upload.create()
+    says(store, monkeypatch, checksum=crc64nvme(DATA) ^ 1)
+    with pytest.raises(Verification, match="checksum"):
+        await upload.finish(len(DATA))
+
+
+async def test_an_object_that_says_it_is_somebody_elses_is_no_success(
+    store: FaultyStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    upload, _, _ = make(store)
+    await upload.create()
+    says(store, monkeypatch, metadata={RECORDING_ID: "other"})
+    with pytest.raises(Verification, match="'other'"):
+        await upload.finish(len(DATA))
+
+
+@pytest.mark.parametrize("found", [{"size": 1}, {"checksum": 1}, {"metadata": {}}])
+@pytest.mark.parametrize("data", [DATA, b"small"])
+async def test_a_refused_condition_is_no_success_unless_the_object_is_just_this(
+    store: FaultyStore, monkeypatch: pytest.MonkeyPatch, data: bytes, found: dict[str, object]
+) -> None:
+    upload, _, _ = make(store, data)
+    if data is DATA:
+        await upload.create()
+    for op in ("put", "complete_multipart"):
+        store.lose_answer(op, refusal(PreconditionFailed, op))
+    says(store, monkeypatch, **found)
+    with pytest.raises(PreconditionFailed):
+        await upload.finish(len(data))
+    assert upload.superseded == []
+
+
+@pytest.mark.parametrize("data", [DATA, b"small"])
+async def test_everything_is_sent_with_its_checksum(
+    store: FaultyStore, monkeypatch: pytest.MonkeyPatch, data: bytes
+) -> None:
+    sent: list[tuple[str, object]] = []
+    for op in ("put", "upload_part", "complete_multipart"):
+        real = getattr(store, op)
+
+        async def noted(*args: object, op: str = op, real: Any = real, **options: object) -> object:
+            sent.append((op, options["checksum"]))
+            return await real(*args, **options)
+
+        monkeypatch.setattr(store, op, noted)
+    upload, _, _ = make(store, data)
+    if data is DATA:
+        await upload.create()
+    await upload.finish(len(data))
+    parts = [DATA[start : start + PART] for start in range(0, len(DATA), PART)]
+    expected = [("put", crc64nvme(data))]
+    if data is DATA:
+        expected = [("upload_part", crc64nvme(part)) for part in parts]
+        expected.append(("complete_multipart", crc64nvme(DATA)))
+    assert sorted(sent, key=str) == sorted(expected, key=str)
+
+
+@pytest.mark.parametrize("listed", ["refused", "gone", "as they were"])
+async def test_parts_that_are_called_invalid_and_nobody_knows_which_are_sent_anew(
+    store: FaultyStore, listed: str
+) -> None:
+    upload, _, _ = make(store)
+    first = await upload.create()
+    store.fail("complete_multipart", refusal(InvalidPart, "complete_multipart"))
+    if listed != "as they were":
+        kind = AccessDenied if listed == "refused" else NoSuchUpload
+        store.refuse("list_parts", refusal(kind, "list_parts"))
+    info = await upload.finish(len(DATA))
+    assert info.size == len(DATA)
+    assert await store.inner.get(KEY) == DATA
+    assert upload.superseded == [first]
+    await upload.drop_superseded()
+    assert [one async for one in store.inner.list_uploads()] == []
+
+
+def says(store: FaultyStore, monkeypatch: pytest.MonkeyPatch, **changes: Any) -> None:
+    """Have the store say something else of every object."""
+    real = store.inner.head
+
+    async def head(key: str) -> ObjectInfo:
+        return replace(await real(key), **changes)
+
+    monkeypatch.setattr(store.inner, "head", head)

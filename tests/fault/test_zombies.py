@@ -111,7 +111,7 @@ async def test_an_owner_back_in_the_middle_of_its_end_cannot_complete_anything(
     world.store.down = False
     result = await call.stop()  # the first it sends is chunks and parts, and then it must ask
     assert result.state is State.PENDING
-    assert not [op for op, _, _ in world.store.log if op == "complete_multipart"]
+    assert world.store.calls["complete_multipart"] == 0
     left = {name: body for name, body in world.finished().items() if "/chunks/" not in name}
     assert left == finished
     await world.owner.close()
@@ -120,6 +120,73 @@ async def test_an_owner_back_in_the_middle_of_its_end_cannot_complete_anything(
     assert one.outcome is Outcome.CONTINUED
     late = samples(world.folder, "continuation-*/audio.wav")
     np.testing.assert_array_equal(late, VOICE[4 * RATE : 6 * RATE])
+    assert not leftovers(world.folder)
+
+
+async def test_an_owner_that_never_noticed_the_takeover_asks_before_it_completes(
+    world: World,
+) -> None:
+    """Whoever took over has fixed a shorter length, and made no object of it yet."""
+    await world.owner.__aenter__()
+    call = await world.owner.start("call")
+    speak(call, world.clock, 0, 6)
+    await call.flush()
+    store = FaultyStore(LocalStore(world.folder / "bucket"))
+    settings = settings_in(
+        world.folder, spool_dir=world.folder / "other-spool", retry_deadline_seconds=1
+    )
+    async with Recorder(settings, clock=world.clock, store=store, recover=False) as other:
+        store.refuse("complete_multipart", reset("complete_multipart"))
+        [one] = await other.recover(bucket=True, stale_after=0)
+        assert one.outcome is Outcome.PENDING
+        result = await call.stop()
+        assert result.state is State.PENDING
+        assert "another owner" in result.reason
+        assert not [op for op, _, _ in world.store.log if op == "complete_multipart"]
+        store.refuse("complete_multipart", None)
+        [one] = await other.recover(bucket=True, stale_after=0)
+        assert one.outcome is Outcome.RECOVERED
+    np.testing.assert_array_equal(samples(world.folder), VOICE[: 4 * RATE])
+    await world.owner.close()
+    async with Recorder(settings_in(world.folder), clock=world.clock, recover=False) as again:
+        [one] = await again.recover()
+    assert one.outcome is Outcome.CONTINUED
+    late = samples(world.folder, "continuation-*/audio.wav")
+    np.testing.assert_array_equal(late, VOICE[4 * RATE : 6 * RATE])
+    assert not leftovers(world.folder)
+
+
+async def test_an_owner_back_before_anything_is_complete_leaves_it_to_who_took_over(
+    world: World,
+) -> None:
+    """Its length would be another one: who has the manifest completes, and nobody else."""
+    call = await world.cut_off()
+    other = FaultyStore(LocalStore(world.folder / "bucket"))
+
+    async def cut_off_too(op: str, key: str, done: bool) -> None:
+        other.down = other.down or (op == "put_manifest" and done)
+
+    other.hook = cut_off_too
+    spool = world.folder / "other-spool"
+    settings = settings_in(world.folder, spool_dir=spool, retry_deadline_seconds=1)
+    async with Recorder(settings, clock=world.clock, store=other, recover=False) as rescuer:
+        [one] = await rescuer.recover(bucket=True, stale_after=0)
+    assert one.outcome is not Outcome.RECOVERED
+    assert manifest(world.folder)["epoch"] == 2
+    world.store.down = False
+    result = await call.stop()
+    assert result.state is State.PENDING
+    assert world.store.calls["complete_multipart"] == 0
+    assert not list(world.folder.glob("bucket/dt=*/call/audio.wav"))
+    await world.owner.close()
+    settings = settings_in(world.folder, spool_dir=spool)
+    async with Recorder(settings, clock=world.clock, recover=False) as rescuer:
+        [one] = await rescuer.recover(bucket=True, stale_after=0)
+    assert one.outcome is Outcome.RECOVERED
+    async with Recorder(settings_in(world.folder), clock=world.clock, recover=False) as again:
+        [one] = await again.recover()
+    assert one.outcome is Outcome.CLEANED  # its last chunks had come before it had to ask
+    np.testing.assert_array_equal(samples(world.folder), VOICE[: 6 * RATE])
     assert not leftovers(world.folder)
 
 
@@ -134,6 +201,8 @@ async def test_a_recovery_of_late_audio_that_dies_is_gone_on_with(world: World) 
             store.refuse(op, reset(op))
             [one] = await again.recover()
             assert one.outcome is Outcome.PENDING
+        begun = list(world.folder.glob("bucket/dt=*/call/continuation-*/manifest.json"))
+        assert len(manifest(world.folder)["continuations"]) == len(begun), op
     async with Recorder(settings_in(world.folder), clock=world.clock, recover=False) as again:
         [one] = await again.recover()
         assert one.outcome is Outcome.CONTINUED
@@ -142,6 +211,17 @@ async def test_a_recovery_of_late_audio_that_dies_is_gone_on_with(world: World) 
     np.testing.assert_array_equal(late, VOICE[4 * RATE : 6 * RATE])
     assert len(manifest(world.folder)["continuations"]) == 1
     assert not leftovers(world.folder)
+
+
+async def test_cleaning_up_leaves_the_uploads_of_late_audio_alone(world: World) -> None:
+    await world.cut_off()
+    [path] = world.folder.glob("bucket/dt=*/call/manifest.json")
+    folder = f"{path.parent.parent.name}/call/"
+    async with LocalStore(world.folder / "bucket") as store:
+        late = await store.create_multipart(f"{folder}continuation-0/audio.wav")
+        await store.create_multipart(f"{folder}audio.wav")  # one that nobody has heard of
+        await world.take_over()
+        assert [one.upload_id async for one in store.list_uploads()] == [late]
 
 
 async def test_a_spool_with_nothing_more_than_what_was_finished_is_cleaned(world: World) -> None:
@@ -196,6 +276,85 @@ async def test_a_recording_somebody_else_is_finishing_is_left_to_them_while_they
     late = samples(world.folder, "continuation-*/audio.wav")
     np.testing.assert_array_equal(late, VOICE[4 * RATE : 6 * RATE])
     assert not leftovers(world.folder)
+
+
+async def test_a_chunk_that_comes_after_the_length_was_final_does_not_count(world: World) -> None:
+    """An object of that length exists already, and a longer one could never take its place."""
+    call = await world.cut_off()
+    store = FaultyStore(LocalStore(world.folder / "bucket"))
+    settings = settings_in(
+        world.folder, spool_dir=world.folder / "other-spool", retry_deadline_seconds=1
+    )
+    async with Recorder(settings, clock=world.clock, store=store, recover=False) as other:
+        store.refuse("head", reset("head"))  # the object is made, and then that host is gone, too
+        [one] = await other.recover(bucket=True, stale_after=0)
+        assert one.outcome is Outcome.PENDING
+    world.store.down = False
+    speak(call, world.clock, 6, 7)
+    await call.flush()
+    assert len(list(world.folder.glob("bucket/dt=*/call/chunks/*"))) > 4
+    async with Recorder(settings, clock=world.clock, recover=False) as third:
+        [one] = await third.recover(bucket=True, stale_after=0)
+    assert one.outcome is Outcome.RECOVERED
+    np.testing.assert_array_equal(samples(world.folder), VOICE[: 4 * RATE])
+    await call.stop()
+    await world.owner.close()
+    async with Recorder(settings_in(world.folder), clock=world.clock, recover=False) as again:
+        [one] = await again.recover()
+    assert one.outcome is Outcome.CONTINUED
+    late = samples(world.folder, "continuation-*/audio.wav")
+    np.testing.assert_array_equal(late, VOICE[4 * RATE : 7 * RATE])
+    assert not leftovers(world.folder)
+
+
+async def test_a_dry_run_tells_late_audio_from_leftovers(world: World) -> None:
+    call = await world.cut_off()
+    await world.take_over()
+    speak(call, world.clock, 6, 6.5)
+    await die(world.owner)
+    async with Recorder(settings_in(world.folder), clock=world.clock, recover=False) as again:
+        before = listing(world.folder)
+        [one] = await again.recover(dry_run=True)
+        assert one.outcome is Outcome.CONTINUED
+        assert listing(world.folder) == before
+        (world.folder / "spool" / "call" / "checkpoint.json").unlink(missing_ok=True)
+        [one] = await again.recover(dry_run=True)
+        assert one.outcome is Outcome.CONTINUED, "all there is of it is in the journal"
+
+
+@pytest.mark.parametrize("stale_after", [0, 0.3])
+async def test_whoever_looks_once_outlives_an_owner_after_it_who_is_gone_too(
+    world: World, stale_after: float
+) -> None:
+    from uploader.clock import SystemClock
+
+    await world.cut_off()
+    await die(world.owner)
+    store = FaultyStore(LocalStore(world.folder / "bucket"))
+    settings = settings_in(
+        world.folder, spool_dir=world.folder / "other-spool", retry_deadline_seconds=1
+    )
+    async with Recorder(settings, clock=world.clock, store=store, recover=False) as other:
+        store.refuse("complete_multipart", reset("complete_multipart"))
+        [one] = await other.recover(bucket=True, stale_after=0)
+        assert one.outcome is Outcome.PENDING
+    waits: list[tuple[int, float]] = []
+    async with Recorder(settings_in(world.folder), clock=SystemClock(), recover=False) as again:
+        [one] = await again.recover(bucket=True, stale_after=stale_after, on_wait=waits.append)
+    assert one.outcome is Outcome.CONTINUED
+    assert [count for count, _ in waits] == ([1] if stale_after else [])
+    np.testing.assert_array_equal(samples(world.folder), VOICE[: 4 * RATE])
+    assert not leftovers(world.folder)
+
+
+async def test_the_spool_of_late_audio_is_free_again(world: World) -> None:
+    await world.cut_off()
+    await world.take_over()
+    await die(world.owner)
+    async with Recorder(settings_in(world.folder), clock=world.clock, recover=False) as again:
+        [one] = await again.recover()
+        assert one.outcome is Outcome.CONTINUED
+        assert again._quota.used < 16_384, "but for the small files of the folder"
 
 
 async def test_a_chunks_file_goes_only_when_a_manifest_of_its_owner_lists_it(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import shutil
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -13,6 +14,7 @@ from calls import die
 
 from recorder import Outcome, Recorder, Session, Settings, State, VirtualClock
 from recorder.embedded import EmbeddedS3
+from recorder.events import Event, UploadFailed
 from uploader.errors import StoreError
 
 RATE = 192_000  # makes parts of 5 MiB quickly
@@ -67,14 +69,17 @@ async def check(server: EmbeddedS3, samples: int) -> None:
 async def test_the_server_dies_in_mid_upload_and_comes_back(
     server: EmbeddedS3, tmp_path: Path
 ) -> None:
-    clock = VirtualClock()
+    clock, seen = VirtualClock(), list[Event]()
     async with Recorder(settings_for(server, tmp_path), clock=clock) as recorder:
-        call = await recorder.start("call")
+        call = await recorder.start("call", on_event=seen.append)
         speak(call, clock, 0, 16)
         await call.flush()
         speak(call, clock, 16, 24)  # on its way when the server dies
         server.kill()
         speak(call, clock, 24, 32)
+        async with asyncio.timeout(60):
+            while not any(isinstance(one, UploadFailed) for one in seen):  # noqa: ASYNC110 - a list
+                await asyncio.sleep(0.01)
         await server.start()
         speak(call, clock, 32, 36)
         result = await call.stop()

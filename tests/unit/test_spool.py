@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -79,6 +81,39 @@ def test_what_a_dead_process_left_half_made_or_half_removed_goes(tmp_path: Path,
     assert recordings_in(tmp_path) == []
     assert remove_abandoned(tmp_path) == 1
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_goes_while_it_is_looked_at_hides_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("one", "two", "three"):
+        (tmp_path / name).mkdir()
+
+    class Going:
+        """An entry whose recording is finished before it is looked at."""
+
+        def __init__(self, entry: os.DirEntry[str]) -> None:
+            self.name = entry.name
+            self.is_dir = entry.is_dir
+            self._entry = entry
+
+        def stat(self, *, follow_symlinks: bool = True) -> os.stat_result:
+            if self.name == "two":
+                raise FileNotFoundError(self.name)
+            return self._entry.stat(follow_symlinks=follow_symlinks)
+
+    with os.scandir(tmp_path) as found:
+        entries = [Going(entry) for entry in found]
+
+    class Scan(contextlib.AbstractContextManager["Scan"]):
+        def __iter__(self) -> Iterator[Going]:
+            return iter(entries)
+
+        def __exit__(self, *_: object) -> None:
+            pass
+
+    monkeypatch.setattr(os, "scandir", lambda path: Scan())
+    assert sorted(recordings_in(tmp_path)) == ["one", "three"]
 
 
 def test_a_folder_that_is_not_locked_yet_gets_time(tmp_path: Path) -> None:
