@@ -6,12 +6,17 @@ from pathlib import Path
 
 import pytest
 from traces.catalogue import every_trace
-from traces.through_session import FEATURES, judge, record, settings_for, shortfalls
+from traces.through_session import (
+    FEATURES,
+    chunk_seconds,
+    judge,
+    record,
+    settings_for,
+    shortfalls,
+)
 from traces.trace import Trace
 
 from recorder import Recorder, VirtualClock
-
-LONG_SECONDS = 100
 
 
 def cases() -> list[object]:
@@ -30,8 +35,7 @@ def cases() -> list[object]:
 async def test_the_recording_is_what_was_heard_when_it_was_heard(
     trace: Trace, tmp_path: Path
 ) -> None:
-    chunk_seconds = 30.0 if trace.seconds > LONG_SECONDS else 5.0
-    settings = settings_for(tmp_path, chunk_seconds=chunk_seconds)
+    settings = settings_for(tmp_path, chunk_seconds=chunk_seconds(trace))
     clock = VirtualClock()
     async with Recorder(settings, clock=clock) as recorder:
         recorded = await record(trace, recorder, clock)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -31,7 +31,12 @@ BLOCK = 80
 ALIKE = 0.35
 """Least correlation of a block: several sigmas above chance, and two voices at once have 0.7."""
 
-_BATCH = 512
+PIECE_SECONDS = 30.0
+
+_BATCH = 256
+
+Samples = NDArray[np.int16]
+Span = tuple[float, float]
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +70,7 @@ class Stretch:
         seconds: Its length.
         step: Seconds from the one before to here.
         found: Where it is in the recording, or None.
+        needle: The voice in it, once it was asked for.
     """
 
     heard: Heard
@@ -72,10 +78,11 @@ class Stretch:
     seconds: float
     step: float
     found: float | None = None
+    needle: Signal | None = None
 
 
 def measure(
-    recorded: NDArray[np.int16], rate: int, truths: Sequence[TrackTruth], every: float = 0.1
+    recorded: Samples, rate: int, truths: Sequence[TrackTruth], every: float = 0.1
 ) -> Errors:
     """Compare a track with what was heard on it, by one speaker or by several at once.
 
@@ -85,17 +92,15 @@ def measure(
         truths: The speakers'.
         every: Seconds between the stretches that are looked for.
     """
-    track = recorded.astype(np.float32)
-    search = track[:: rate // SEARCH_RATE]
+    search = recorded[:: rate // SEARCH_RATE].astype(np.float32)
     worst = inserted = lost = 0.0
-    explained = np.zeros(len(track), dtype=bool)
-    quiet = _quiet(track, rate)
+    explained: list[Span] = []
     for truth in truths:
         stretches = _stretches(truth, every)
         finder = _Finder(search, truth)
         finder.find(stretches)
-        lost += _missing(finder, stretches, explained, rate)
-        inside = np.zeros(len(track), dtype=bool)
+        lost += _missing(finder, stretches, explained)
+        inside: list[Span] = []
         for before, stretch in zip([None, *stretches], stretches, strict=False):
             if stretch.found is None:
                 continue
@@ -105,12 +110,12 @@ def measure(
             end = stretch.found + stretch.seconds
             moved = stretch.found - before.found - stretch.step
             if moved > -stretch.step:
-                _fill(inside, rate, before.found + BREAK_SECONDS, end - BREAK_SECONDS)
+                inside.append((before.found + BREAK_SECONDS, end - BREAK_SECONDS))
             if every > STRETCH_SECONDS:  # in between nobody has looked
                 lost -= min(0.0, moved + BREAK_SECONDS)
-                _fill(explained, rate, before.found, end)
-        inserted += float(np.count_nonzero(inside & quiet)) / rate
-    phantom = _sounds(track, rate, explained)
+                explained.append((before.found, end))
+        inserted += _quiet(recorded, rate, inside)
+    phantom = _sounds(recorded, rate, explained)
     return Errors(0.0, worst * 1e3, inserted * 1e3, lost * 1e3, phantom * 1e3)
 
 
@@ -132,9 +137,7 @@ def _stretches(truth: TrackTruth, every: float) -> list[Stretch]:
     return stretches
 
 
-def _missing(
-    finder: _Finder, stretches: Sequence[Stretch], explained: NDArray[np.bool_], rate: int
-) -> float:
+def _missing(finder: _Finder, stretches: Sequence[Stretch], explained: list[Span]) -> float:
     """Return the seconds of speech that are nowhere; note what of the track is explained."""
     end = max((stretch.start + stretch.seconds for stretch in stretches), default=0.0)
     said = np.zeros(round(end * SEARCH_RATE) + BLOCK, dtype=bool)
@@ -147,7 +150,7 @@ def _missing(
         for block in np.flatnonzero(finder.blocks_alike(stretch)) * BLOCK:
             there[first + block : first + block + BLOCK] = True
             place = stretch.found + block / SEARCH_RATE
-            _fill(explained, rate, place - 0.005, place + BLOCK / SEARCH_RATE + 0.005)
+            explained.append((place - EDGE_SECONDS, place + BLOCK / SEARCH_RATE + EDGE_SECONDS))
     missing = _runs(said & ~there)
     lengths = missing[:, 1] - missing[:, 0]
     # What is left over of the last block of a stretch is too short to be told.
@@ -160,8 +163,6 @@ class _Finder:
     def __init__(self, track: Signal, truth: TrackTruth) -> None:
         self._track = track
         self._truth = truth
-        padded = np.concatenate([[0.0], np.cumsum(track.astype(np.float64) ** 2)])
-        self._energy = padded
 
     def find(self, stretches: Sequence[Stretch]) -> None:
         """Note where each stretch is."""
@@ -203,7 +204,8 @@ class _Finder:
         unsure = []
         for row, stretch in enumerate(stretches):
             norm = float(np.linalg.norm(needles[row]))
-            place, likeness = self._peak(products[row], lows[row], count, norm)
+            place, likeness = _peak(products[row], hay[row], count, norm)
+            place += lows[row] / SEARCH_RATE
             if likeness >= SURE:
                 stretch.found = place
             else:
@@ -231,34 +233,22 @@ class _Finder:
         if high - low <= count:
             return 0.0, 0.0
         size = 1 << (high - low).bit_length()
-        hay = np.fft.rfft(self._cut(low, high - low), size)
-        products = np.fft.irfft(hay * np.conj(np.fft.rfft(needle, size)), size)
-        norm = float(np.linalg.norm(needle))
-        return self._peak(products[: high - low - count + 1], low, count, norm)
-
-    def _peak(
-        self, products: NDArray[np.float64], low: int, count: int, norm: float
-    ) -> tuple[float, float]:
-        """Return the place of the best match, seconds, and its correlation."""
-        starts = np.clip(np.arange(low, low + len(products)), 0, len(self._track))
-        ends = np.clip(np.arange(low + count, low + count + len(products)), 0, len(self._track))
-        energy = self._energy[ends] - self._energy[starts]
-        # A few samples of the voice in silence are no match of the whole, however alike.
-        energy = np.maximum(energy, (0.5 * norm) ** 2)
-        likeness = products / (np.sqrt(energy) * max(norm, 1e-9))
-        best = int(np.argmax(likeness))
-        place = float(low + best)
-        if 0 < best < len(products) - 1:
-            left, middle, right = products[best - 1 : best + 2]
-            bend = left - 2 * middle + right
-            if bend < 0:
-                place += float(0.5 * (left - right) / bend)
-        return place / SEARCH_RATE, float(likeness[best])
+        hay = self._cut(low, high - low)
+        spectrum = np.fft.rfft(hay, size) * np.conj(np.fft.rfft(needle, size))
+        products = np.fft.irfft(spectrum, size)[: high - low - count + 1]
+        place, likeness = _peak(products, hay, count, float(np.linalg.norm(needle)))
+        return place + low / SEARCH_RATE, likeness
 
     def _needle(self, stretch: Stretch, count: int) -> Signal:
-        heard = stretch.heard
-        content = heard.content + (stretch.start - heard.start) * heard.pace
-        return self._truth.voice.samples(content, count, SEARCH_RATE / heard.pace)
+        """Return the voice as it is in a stretch."""
+        needle = stretch.needle
+        if needle is None:
+            heard = stretch.heard
+            content = heard.content + (stretch.start - heard.start) * heard.pace
+            size = round(stretch.seconds * SEARCH_RATE)
+            needle = self._truth.voice.samples(content, size, SEARCH_RATE / heard.pace)
+            stretch.needle = needle
+        return needle[:count]
 
     def _cut(self, low: int, count: int) -> Signal:
         """Return samples [low, low + count) of the track, and silence around it."""
@@ -269,26 +259,68 @@ class _Finder:
         return cut
 
 
-def _quiet(track: Signal, rate: int) -> NDArray[np.bool_]:
-    """Return which samples lie in runs without a voice."""
-    runs = _runs(np.abs(track) < QUIET)
-    quiet = np.zeros(len(track), dtype=bool)
-    for start, end in runs[runs[:, 1] - runs[:, 0] >= RUN_SECONDS * rate]:
-        quiet[start:end] = True
-    return quiet
+def _peak(
+    products: NDArray[np.float64], hay: Signal, count: int, norm: float
+) -> tuple[float, float]:
+    """Return the place of the best match in the hay, seconds, and its correlation."""
+    total = np.concatenate([[0.0], np.cumsum(hay.astype(np.float64) ** 2)])
+    energy = total[count : count + len(products)] - total[: len(products)]
+    # A few samples of the voice in silence are no match of the whole, however alike.
+    energy = np.maximum(energy, (0.5 * norm) ** 2)
+    likeness = products / (np.sqrt(energy) * max(norm, 1e-9))
+    best = int(np.argmax(likeness))
+    place = float(best)
+    if 0 < best < len(products) - 1:
+        left, middle, right = products[best - 1 : best + 2]
+        bend = left - 2 * middle + right
+        if bend < 0:
+            place += float(0.5 * (left - right) / bend)
+    return place / SEARCH_RATE, float(likeness[best])
 
 
-def _sounds(track: Signal, rate: int, explained: NDArray[np.bool_]) -> float:
+def _quiet(track: Samples, rate: int, spans: list[Span]) -> float:
+    """Return the seconds of spans that lie in runs without a voice."""
+    quiet = 0
+    for start, end in _pieces(spans):
+        part = np.abs(track[_index(start, rate) : _index(end, rate)].astype(np.int32))
+        runs = _runs(part < QUIET)
+        lengths = runs[:, 1] - runs[:, 0]
+        quiet += int(lengths[lengths >= RUN_SECONDS * rate].sum())
+    return quiet / rate
+
+
+def _sounds(track: Samples, rate: int, explained: list[Span]) -> float:
     """Return the seconds of sound that no speech explains."""
-    edge = round(EDGE_SECONDS * rate)
+    block = round(RUN_SECONDS * rate)
+    ends = [0.0, *(end for _, end in _merged(explained))]
+    starts = [*(start for start, _ in _merged(explained)), len(track) / rate]
     sound = 0
-    for start, end in _runs(~explained):
-        # Filters ring, and the voice's places are known to a fraction of a sample.
-        part = np.abs(track[start + edge : max(start + edge, end - edge)])
-        block = max(1, round(RUN_SECONDS * rate))
+    for start, end in _pieces(list(zip(ends, starts, strict=True))):
+        part = np.abs(track[_index(start, rate) : _index(end, rate)].astype(np.int32))
         whole = part[: len(part) // block * block].reshape(-1, block)
         sound += int(np.count_nonzero(whole.max(axis=1, initial=0) >= QUIET)) * block
     return sound / rate
+
+
+def _merged(spans: list[Span]) -> list[Span]:
+    """Return spans in order, with those that touch made one."""
+    merged: list[Span] = []
+    for start, end in sorted(spans):
+        if merged and start <= merged[-1][1]:
+            merged[-1] = (merged[-1][0], max(end, merged[-1][1]))
+        else:
+            merged.append((start, end))
+    return merged
+
+
+def _pieces(spans: list[Span]) -> Iterator[Span]:
+    """Return merged spans, none too long to be looked at in one go."""
+    for start, end in _merged(spans):
+        while end - start > PIECE_SECONDS:
+            yield start, start + PIECE_SECONDS
+            start += PIECE_SECONDS
+        if start < end:
+            yield start, end
 
 
 def _runs(mask: NDArray[np.bool_]) -> NDArray[np.int64]:
@@ -297,5 +329,5 @@ def _runs(mask: NDArray[np.bool_]) -> NDArray[np.int64]:
     return edges.reshape(-1, 2)
 
 
-def _fill(mask: NDArray[np.bool_], rate: int, start: float, end: float) -> None:
-    mask[max(0, round(start * rate)) : max(0, round(end * rate))] = True
+def _index(seconds: float, rate: int) -> int:
+    return max(0, round(seconds * rate))

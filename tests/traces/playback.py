@@ -39,6 +39,14 @@ def traces() -> Iterator[Trace]:
         .trace()
     )
     yield (
+        Call("one-chunk-sentences", 9, "sentences of one chunk each, sent at once")
+        .mic(speech=((6.5, 8.5),))
+        .say(1, 0.8, chunk=0.8, handover=all_at_once)
+        .say(2.5, 1.2, chunk=1.2, handover=all_at_once)
+        .say(4.2, 1, chunk=1, handover=all_at_once, interrupted=4.9)
+        .trace()
+    )
+    yield (
         Call("queue-of-1s", 10, "a transport that runs up to 1 s ahead")
         .mic(speech=((7.5, 9.5),))
         .say(1, 6, chunk=0.02, handover=ahead(1.0))

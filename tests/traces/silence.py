@@ -20,6 +20,13 @@ def traces() -> Iterator[Trace]:
         .trace()
     )
     yield (
+        Call("conversation-24k", 16, "the same, all at the recording's rate")
+        .mic(speech=((0.5, 3), (7, 9.5)), form=Format(24_000))
+        .say(3.2, 3.4)
+        .say(10, 4)
+        .trace()
+    )
+    yield (
         Call("both-at-once", 10, "user and bot speak at the same time")
         .mic(speech=SENTENCES)
         .say(1, 3)
@@ -96,19 +103,25 @@ def traces() -> Iterator[Trace]:
         .trace()
     )
     yield (
-        Call("paused-recording", 12, "recording is paused for 3 s in mid-speech")
+        Call("paused-recording", 12, "recording is paused for 3 s in mid-speech", in_pipecat=False)
         .mic()
         .say(2, 6)
         .pause(4, 7)
         .trace()
     )
     yield (
-        Call("one-second-chunks", 8, "frames of 1 s, continuous speech")
+        Call("blocks-of-1s", 8, "8 s in blocks of 1 s, continuous speech", block_seconds=1.0)
+        .mic(form=Format(24_000))
+        .say(0.5, 7)
+        .trace()
+    )
+    yield (
+        Call("one-second-frames", 8, "frames of 1 s, continuous speech")
         .mic(form=Format(24_000, frame=1.0))
         .trace()
     )
     yield (
-        Call("one-second-chunks-both", 9, "frames of 1 s; the bot's as fast as they come")
+        Call("one-second-frames-both", 9, "frames of 1 s; the bot's as fast as they come")
         .mic(form=Format(16_000, frame=1.0))
         .say(2, 5, chunk=1.0, handover=ahead(30))
         .trace()

@@ -19,6 +19,7 @@ from traces.trace import Event, Frame, Mark, Trace
 Samples = NDArray[np.int16]
 
 RATE = 24_000
+LONG_SECONDS = 100.0
 FLUSH_SECONDS = 7.0
 """Chunks are sealed while the call goes on, as in life; not as often as the clock's moves."""
 
@@ -46,6 +47,11 @@ def settings_for(folder: Path, **changes: Any) -> Settings:
         **changes,
     }
     return Settings(**values)
+
+
+def chunk_seconds(trace: Trace) -> float:
+    """Return how long the chunks of a recording should be."""
+    return trace.block_seconds or (30.0 if trace.seconds > LONG_SECONDS else 5.0)
 
 
 async def record(trace: Trace, recorder: Recorder, clock: VirtualClock) -> dict[str, Samples]:

@@ -119,7 +119,7 @@ class Bounds:
         length: Its length, either way.
         placement: Where any of the speech lies, either way.
         inserted: Silence inside speech.
-        lost: Speech that is missing.
+        lost: Speech that is nowhere in the recording, or chopped so that 0.2 s of it are not found.
         phantom: Sound that was not heard.
         why: The reason, where a bound is wider than a frame.
     """
@@ -147,6 +147,7 @@ class Trace:
         every: Seconds between the stretches of speech that are looked for.
         in_pipecat: Whether it can be told in Pipecat's frames.
         long: Whether it is for long runs only.
+        block_seconds: Length of the blocks that are handed on while it goes on, if that matters.
     """
 
     name: str
@@ -159,6 +160,7 @@ class Trace:
     every: float = 0.1
     in_pipecat: bool = True
     long: bool = False
+    block_seconds: float | None = None
 
     def events(self) -> Iterator[Event]:
         """Return what happens while the call goes on, oldest first."""

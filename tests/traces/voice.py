@@ -36,6 +36,7 @@ class Voice:
     def __init__(self, seed: int) -> None:
         self._seed = seed
         self._seconds: OrderedDict[int, Signal] = OrderedDict()
+        self._drawn: dict[int, Signal] = {}
 
     def samples(self, start: float, count: int, rate: float) -> Signal:
         """Return the voice at `start`, `start + 1 / rate` and so on, seconds."""
@@ -82,8 +83,14 @@ class Voice:
 
     def _bits(self, second: int) -> Signal:
         # Seeds are not negative; a voice may be asked for a moment before its zero.
-        rng = np.random.default_rng((self._seed, second + 1_000_000))
-        return rng.integers(0, 2, _COARSE).astype(np.float32) * 2 - 1
+        drawn = self._drawn.get(second)
+        if drawn is None:
+            if len(self._drawn) > _KEPT_SECONDS:
+                self._drawn.clear()
+            rng = np.random.default_rng((self._seed, second + 1_000_000))
+            drawn = rng.integers(0, 2, _COARSE).astype(np.float32) * 2 - 1
+            self._drawn[second] = drawn
+        return drawn
 
 
 @lru_cache
