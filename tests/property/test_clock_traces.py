@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+import tempfile
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from traces.catalogue import every_trace
+from traces.random_calls import calls
 from traces.through_session import (
     FEATURES,
     chunk_seconds,
@@ -40,3 +45,27 @@ async def test_the_recording_is_what_was_heard_when_it_was_heard(
     async with Recorder(settings, clock=clock) as recorder:
         recorded = await record(trace, recorder, clock)
     assert shortfalls(trace, judge(trace, recorded)) == [], trace.bounds.why or trace.about
+
+
+def check(trace: Trace) -> None:
+    async def run(folder: Path) -> list[str]:
+        clock = VirtualClock()
+        async with Recorder(settings_for(folder), clock=clock) as recorder:
+            return shortfalls(trace, judge(trace, await record(trace, recorder, clock)))
+
+    with tempfile.TemporaryDirectory() as folder:
+        assert asyncio.run(run(Path(folder))) == []
+
+
+@settings(max_examples=25, deadline=None)
+@given(trace=calls(stamped="pts" in FEATURES))
+def test_random_calls_come_out_as_they_were_heard(trace: Trace) -> None:
+    check(trace)
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(3600)
+@settings(max_examples=500, deadline=None)
+@given(data=st.data())
+def test_many_random_calls_come_out_as_they_were_heard(data: st.DataObject) -> None:
+    check(data.draw(calls(stamped="pts" in FEATURES, longest=60)))

@@ -33,6 +33,23 @@ def traces() -> Iterator[Trace]:
         .trace()
     )
     yield (
+        Call("sentences-queued", 12, "3 sentences sent within 1 s, heard one after the other")
+        .mic(speech=((10, 11.5),))
+        .say(1, 3, chunk=0.02, handover=all_at_once)
+        .say(1.4, 2, chunk=0.02, handover=all_at_once, plays_at=4)
+        .say(1.8, 3, chunk=0.02, handover=all_at_once, plays_at=6)
+        .trace()
+    )
+    yield (
+        Call("sentences-queued-interrupted", 10, "the same, cut off in the second sentence")
+        .mic(speech=((5, 8),))
+        .say(1, 3, chunk=0.02, handover=all_at_once)
+        .say(1.4, 2, chunk=0.02, handover=all_at_once, plays_at=4, interrupted=5, told=False)
+        .say(1.8, 3, chunk=0.02, handover=all_at_once, plays_at=6, interrupted=5)
+        .say(6.5, 2, chunk=0.02, handover=all_at_once)
+        .trace()
+    )
+    yield (
         Call("unpaced-500ms-chunks", 9, "unpaced speech in chunks of 500 ms")
         .mic(speech=((6.5, 8.5),))
         .say(1, 5, chunk=0.5, handover=all_at_once)

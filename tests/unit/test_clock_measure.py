@@ -15,6 +15,7 @@ from traces.trace import Trace
 from traces.voice import Voice
 
 RATE = 24_000
+TINY = 0.01  # ms, of interpolation
 CALL = Call("ruler", 10, "two sentences").mic(speech=((1, 4), (5, 9))).trace()
 Samples = NDArray[np.int16]
 
@@ -43,7 +44,9 @@ def put(track: Samples, at: float, more: Samples) -> Samples:
 
 
 def test_a_true_recording_has_no_errors() -> None:
-    assert errors_of(true_recording()) == Errors()
+    errors = errors_of(true_recording())
+    assert errors.placement == pytest.approx(0, abs=TINY)
+    assert errors.inserted == errors.lost == errors.phantom == 0
 
 
 @pytest.mark.parametrize("rate", [8_000, 16_000, 44_100, 48_000])
@@ -65,7 +68,7 @@ def test_telephony_is_no_error(encoding: str) -> None:
     assert errors.lost == errors.inserted == errors.phantom == 0
 
 
-@pytest.mark.parametrize("samples", [-240_000, -2400, -3, 0, 1, 480, 7200, 36_000])
+@pytest.mark.parametrize("samples", [-240_000, -2400, -3, 0, 1, 480, 7200, 24_000])
 def test_a_shift_is_found_to_a_fraction_of_a_sample_at_8_khz(samples: int) -> None:
     track = np.roll(np.pad(true_recording(), 240_000), samples)[240_000:-240_000]
     if samples == -240_000:  # nothing is left of it
@@ -73,8 +76,7 @@ def test_a_shift_is_found_to_a_fraction_of_a_sample_at_8_khz(samples: int) -> No
         return
     errors = errors_of(track)
     assert errors.placement == pytest.approx(samples / RATE * 1e3, abs=0.02)
-    assert errors.lost == pytest.approx(max(0, -(1000 + errors.placement)), abs=10)
-    assert errors.inserted == 0
+    assert errors.lost == errors.inserted == 0
 
 
 @pytest.mark.parametrize("ms", [3, 20, 60, 800])
@@ -97,7 +99,7 @@ def test_silence_over_speech_is_inserted_and_lost() -> None:
     track = true_recording()
     track[2 * RATE : 2 * RATE + 480] = 0
     errors = errors_of(track)
-    assert errors.placement == 0
+    assert errors.placement == pytest.approx(0, abs=TINY)
     assert errors.inserted == pytest.approx(20, abs=1)
     assert errors.lost == pytest.approx(20, abs=1)
 
@@ -116,7 +118,8 @@ def test_speech_that_is_there_twice_is_phantom() -> None:
     track[round(9.2 * RATE) : round(9.7 * RATE)] = track[2 * RATE : round(2.5 * RATE)]
     errors = errors_of(track)
     assert errors.phantom == pytest.approx(500, abs=10)
-    assert errors.placement == errors.lost == 0
+    assert errors.placement == pytest.approx(0, abs=TINY)
+    assert errors.lost == 0
 
 
 def test_two_frames_that_changed_places_are_noticed() -> None:
@@ -131,7 +134,8 @@ def test_drift_is_followed_to_its_end() -> None:
     heard = trace.tracks["user"].voice.samples(0, 60 * RATE, RATE * (1 + 500e-6))
     errors = errors_of(np.rint(heard).astype(np.int16), trace)
     assert errors.placement == pytest.approx(30, abs=0.2)
-    assert errors.inserted == errors.lost == errors.phantom == 0
+    assert errors.lost == pytest.approx(30, abs=1)  # the end of it did not come to be played
+    assert errors.inserted == errors.phantom == 0
 
 
 def test_two_voices_at_once_are_told_apart() -> None:
