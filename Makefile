@@ -4,7 +4,7 @@ UV := .uv/bin/uv
 export UV_PYTHON := $(PYTHON)
 RUN := $(UV) run --frozen --extra demo
 
-.PHONY: demo test soak bench lint types build smoke clean
+.PHONY: demo test soak bench bench-clock lint types build smoke clean
 
 demo: $(UV)  ## record a scripted conversation through a real pipeline to an embedded S3 server
 	$(UV) run --frozen --no-dev --extra demo recorder demo
@@ -17,6 +17,10 @@ soak: $(UV)  ## the long runs too
 
 bench: $(UV)  ## what recording costs here, as JSON lines; minutes
 	$(RUN) python tests/bench/calls.py
+
+CLOCK_JSON ?= bench-clock.json
+bench-clock: $(UV)  ## the same calls through this recorder and Pipecat's: how far off each is; minutes
+	PYTHONPATH=tests $(RUN) python tests/bench/clock.py --json $(CLOCK_JSON)
 
 lint: $(UV)
 	$(RUN) ruff check .
