@@ -40,11 +40,17 @@ class Drift:
             stretched; the last is of the block that goes on. None where nothing arrived in a block.
         blocks: How many blocks of the run have begun.
         correcting: Whether it is being corrected.
+        offset: Lag that is not the clock's: what it has stepped by.
+        last: The lag when it was steady last, without the offset; None before that.
+        stepped: Whether it was not steady since.
     """
 
     minima: list[int | None] = field(default_factory=list)
     blocks: int = 0
     correcting: bool = False
+    offset: int = 0
+    last: int | None = None
+    stepped: bool = False
 
     def go_on(self, inserted: int) -> None:
         """Go on in another run, which follows one that had so much inserted."""
@@ -56,14 +62,15 @@ class Drift:
         least = self.minima[-1]
         self.minima[-1] = lag if least is None else min(least, lag)
 
-    def next_block(self, block_out: int, sample_rate: int, inserted: int, *, ahead: bool) -> int:
+    def next_block(self, block_out: int, sample_rate: int, inserted: int, *, steps: bool) -> int:
         """Return by how many output samples the block that begins now is to be stretched.
 
         Args:
             block_out: Its length, output samples.
             sample_rate: Of the output, Hz.
             inserted: What was inserted into the run so far.
-            ahead: Whether a source that runs ahead is to be slowed, too.
+            steps: Whether lag that comes or goes at once is not the clock's: a way that got longer,
+                a queue that was filled.
         """
         window = max(2, round(WINDOW_SECONDS * sample_rate / block_out))
         least = self._steady(window, int(STEADY_SECONDS * sample_rate))
@@ -71,10 +78,14 @@ class Drift:
         self.minima.append(None)
         del self.minima[:-window]
         if least is None:
+            self.stepped = True
             return 0
-        lag = least - inserted
-        if not ahead:
-            lag = max(0, lag)
+        lag = least - inserted - self.offset
+        if steps and self.stepped:
+            step = lag - (self.last or 0)
+            self.offset += step
+            lag -= step
+        self.stepped, self.last = False, lag
         if abs(lag) > MOST_SECONDS * sample_rate:
             self.correcting = False
             return 0

@@ -19,6 +19,9 @@ NS = 1_000_000_000
 JITTER_SECONDS = 0.06
 """A frame later than this against its run begins a new one, if those after it are late too."""
 
+PACED_SECONDS = 0.2
+"""A frame so long is none of a source that paces what it sends, but all that it has."""
+
 FRAME_SECONDS = 0.02
 """A burst goes on while it makes up for a frame more."""
 
@@ -80,7 +83,7 @@ class Placement:
             None where that cannot be told before more is known.
         """
         if track.source == "playout":
-            return self._playout(record, track, list(later))
+            return self._playout(record, track, list(later), known_ns)
         return self._capture(record, track, later, known_ns)
 
     def _capture(
@@ -95,32 +98,48 @@ class Placement:
             if step_ns >= TIMESTAMP_NS:
                 missing = self.position(step_ns)
             # Timestamps are believed: arrival has a say only where it contradicts them by far.
-            tolerance = missing + int(UNTIMELY_SECONDS * self.sample_rate)
+            tolerance = missing + self._untimely
         if lag <= tolerance and not missing:
             return Start(cursor)
         enough = 0 if missing else tolerance
         least = self._least_lag(record, cursor, later, known_ns, enough)
         if least is None:
             return None
+        if missing > max(0, least) + self._untimely:  # nothing arrives before it was spoken
+            missing, tolerance = 0, self.jitter
         if least > tolerance:
             return Start(cursor + least, cursor + least)
-        # Nothing arrives before it was spoken: timestamps that jump ahead are taken so far only.
-        return Start(cursor + min(missing, max(0, least) + self.jitter))
+        return Start(cursor + missing)
 
-    def _playout(self, record: Record, track: TrackState, later: list[Record]) -> Start:
+    def _playout(
+        self, record: Record, track: TrackState, later: list[Record], known_ns: int | None
+    ) -> Start | None:
         cursor, length = track.cursor, self.samples(record)
+        lag = self._lag(record, cursor)
         # What is not paced begins to be played when it is handed over, not its length before.
-        unpaced = length > self.jitter
-        lag = self._lag(record, cursor) + (length if unpaced else 0)
+        if length >= int(PACED_SECONDS * self.sample_rate) or self._outruns(record, later):
+            lag += length
         if lag + track.delay <= (self.jitter if track.begun else 0):
             return Start(cursor)
-        least = self._least_in_sight(record, cursor, later)
-        if track.begun and not track.ahead and -self.jitter <= least <= self.jitter:
-            return Start(cursor)  # the burst makes up for the whole stall, and for no more
-        outruns = not unpaced and least - lag < -self.jitter
-        arrival = cursor + lag + (length if outruns else 0)
+        if track.begun and not track.ahead:
+            least = self._least_lag(record, cursor, later, known_ns, -self.jitter - 1)
+            if least is None:
+                return None
+            if -self.jitter <= least <= self.jitter:
+                return Start(cursor)  # the burst makes up for the whole stall, and for no more
         heard = self._heard(record, track, later)
-        return Start(max(cursor, arrival + track.delay if heard is None else heard), arrival)
+        start = cursor + lag + track.delay if heard is None else heard
+        return Start(max(cursor, start), cursor + lag)
+
+    def _outruns(self, record: Record, later: list[Record]) -> bool:
+        """Return whether the frame behind this one comes before this one can have been played."""
+        for one in later:
+            if one.track == record.track and one.kind is Kind.CLEAR:
+                break
+            if one.track == record.track and one.kind is Kind.AUDIO:
+                length_ns = record.samples * NS // record.sample_rate
+                return one.at_ns - record.at_ns < length_ns // 2
+        return False
 
     def _heard(self, record: Record, track: TrackState, later: Iterable[Record]) -> int | None:
         """Return where a frame began to be played, by what is reported within the look-ahead."""
@@ -136,12 +155,6 @@ class Placement:
                 if played > 0:
                     return self.position(one.at_ns) - played
         return None
-
-    def _least_in_sight(self, record: Record, cursor: int, later: Iterable[Record]) -> int:
-        """Return the least lag of a frame and those in the look-ahead, were they to begin here."""
-        horizon = record.written_ns + self.look_ahead_ns
-        lags = self._lags(record, cursor, later)
-        return min([self._lag(record, cursor), *(lag for at, lag in lags if at <= horizon)])
 
     def _least_lag(
         self,
@@ -203,6 +216,10 @@ class Placement:
     def _lag(self, record: Record, position: int) -> int:
         """Return how much later than there a frame was captured, or handed over."""
         return self.position(record.at_ns) - self.samples(record) - position
+
+    @property
+    def _untimely(self) -> int:
+        return int(UNTIMELY_SECONDS * self.sample_rate)
 
     @property
     def jitter(self) -> int:

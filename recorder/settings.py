@@ -238,7 +238,7 @@ class Settings(BaseSettings):
     )
     stall_seconds: float = seconds(
         "How long a chunk waits for a microphone that stops in mid-stream: it may be a stall",
-        5.0,
+        10.0,
         0,
         60,
     )

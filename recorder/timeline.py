@@ -220,6 +220,8 @@ class Timeline:
             self.turns.append(Turn(len(self.turns) + 1, record.track, start))
         elif kind is Kind.TURN_END:
             end = self.position(record.at_ns)
+            if self.tracks[record.track].source == "playout":
+                self.tracks[record.track].heard_ns = None  # it is silent because it has ended
             self._end_turn(record.track, end, bool(payload["interrupted"]))
         elif kind is Kind.LOST:
             start = self.position(record.at_ns)
@@ -250,10 +252,10 @@ class Timeline:
         state.cursor = run.start + run.length
         state.media = run.media + run.length
         state.begun = True
-        state.heard_ns = record.written_ns if state.source == "capture" else None
         ahead = state.cursor - self.position(record.at_ns)
         if state.source == "playout" and ahead > self.placement.jitter:
-            state.ahead = True
+            state.ahead = True  # it has its own pace: a stall does not end in a burst
+        state.heard_ns = None if state.ahead else record.written_ns
         self._note_time(state, record)
         return True
 
@@ -283,10 +285,10 @@ class Timeline:
         grid, drift = run.grid, state.drift
         while drift.blocks * grid.block_in < run.count + record.samples:
             block = drift.blocks
-            extra = drift.next_block(
-                grid.block_out, self.sample_rate, grid.inserted, ahead=state.source == "capture"
-            )
-            if block and not state.ahead:
+            # Where a source's place is known otherwise, only what changes slowly is its clock.
+            steps = record.time_ns is not None or state.source == "playout"
+            extra = drift.next_block(grid.block_out, self.sample_rate, grid.inserted, steps=steps)
+            if block:
                 grid.stretch(block, extra)
         due = self.position(record.at_ns) - self.placement.samples(record)
         drift.note(due - run.start - plain_length(run.count, grid.rate_in, grid.rate_out))

@@ -230,8 +230,8 @@ def _speech(
             found.append((start + step, 0, begun))
         latest = 0
         for number in range(frames):
-            arrival = start + (1 if ahead else number + 1) * step
-            at = start + step if number == 0 else None
+            arrival = start if ahead else start + (number + 1) * step
+            at = arrival if number == 0 else None
             if jitter and number and not ahead:
                 arrival = max(latest, arrival + draw.randrange(JITTER_NS // 1000) * 1000)
                 at = draw.choice([None, arrival])

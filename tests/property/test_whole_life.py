@@ -196,7 +196,7 @@ class WholeLife(RuleBasedStateMachine):
         for _ in range(steps):
             frame = call.model.next_frame("bot")
             session.write("bot", frame.tobytes(), self.rate)
-            call.model.accept("bot", frame)
+            call.model.accept("bot", frame, burst=True)
 
     @rule(what=st.sampled_from(["interrupt", "pause", "start_turn", "end_turn"]), who=names)
     @when(speaking)

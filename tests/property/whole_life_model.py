@@ -72,13 +72,15 @@ class Model:
         self.spoken[track] = start + self.step
         return NOISE[track].take(np.arange(start, start + self.step), mode="wrap")
 
-    def accept(self, track: str, frame: Samples) -> None:
-        """Place a frame that was accepted now."""
+    def accept(self, track: str, frame: Samples, *, burst: bool = False) -> None:
+        """Place a frame that was accepted now; in a burst it cannot have been played by now."""
         if self.paused:
             return
         self._join(track)
         cursor = self.cursors.get(track, 0)
         start = max(cursor, self.now - len(frame))  # a silence, or what runs ahead goes on
+        if burst and start > cursor:
+            start = self.now
         plane = self._planes.get(track, np.zeros(0, np.int16))
         if len(plane) < start + len(frame):
             longer = np.zeros(2 * (start + len(frame)), np.int16)

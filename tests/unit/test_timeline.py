@@ -107,7 +107,7 @@ def test_a_stop_keeps_what_runs_ahead_unless_told_not_to() -> None:
     for discard, length in ((False, 3.0), (True, 1.0)):
         trace = Trace("playout")
         for _ in range(150):
-            trace.frame(0.02)
+            trace.frame(0.0)
         trace.stop(1, discard_unheard=discard)
         assert trace.timeline.length == length * RATE
 
@@ -117,7 +117,7 @@ def test_a_hang_up_cuts_what_a_bot_sent_ahead_and_nothing_a_user_said() -> None:
     for index in range(50):
         trace.frame((index + 1) * 0.02 - 0.015)  # a little early, as jitter has it
     for _ in range(150):
-        trace.frame(0.02, track=1)
+        trace.frame(0.0, track=1)
     trace.stop(0.99, discard_unheard=True)
     assert trace.spans(0) == [(0, 1.0)]
     assert trace.spans(1) == [(0, 0.99)]
