@@ -1,8 +1,8 @@
 """The same calls through this recorder and through Pipecat's: how far off each one is.
 
-Run by `make bench-clock`; options: `--json PATH`, `--only TEXT` (names that contain it), `--short`
-(no traces of over two minutes), `--markdown`. Time is virtual, so figures do not depend on the
-machine.
+Run by `make bench-clock`. Options: `--json PATH`, `--only TEXT` (names that contain it), `--short`
+(no traces of over two minutes), `--markdown` (a table of some, for a README). Time is virtual:
+figures do not depend on the machine.
 
 Columns, milliseconds: length against the wall clock; worst placement of speech; silence inserted
 into speech; speech lost; sound that was not heard. `session` is this recorder fed directly,

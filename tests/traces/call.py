@@ -199,33 +199,30 @@ class Call:
         heard_until = heard_from + seconds / pace
         if interrupted is not None:
             heard_until = min(heard_until, interrupted)
-        count = round(form.rate * chunk)
-        chunks = [
-            (n * count, min(count, round(seconds * form.rate) - n * count))
-            for n in range(-(-round(seconds * form.rate) // count))
-        ]
+        count, whole = round(form.rate * chunk), round(seconds * form.rate)
 
-        def handed(first: int, size: int) -> float:
-            return at + handover(first / form.rate, (first + size) / form.rate) / pace
+        def handed(first: int) -> float:
+            last = min(first + count, whole)
+            return at + handover(first / form.rate, last / form.rate) / pace
 
-        sent = [
-            (first, size)
-            for first, size in chunks
-            if interrupted is None or handed(first, size) <= interrupted + 1e-9
-        ]
+        firsts = range(0, whole, count)
+        if interrupted is not None:
+            firsts = range(
+                0, count * sum(handed(first) <= interrupted + 1e-9 for first in firsts), count
+            )
 
         def stream() -> Iterator[Event]:
             source = Sampled(voice, written, form, 0.0, None)
-            for first, size in sent:
-                pcm = source.pcm(first, size)
+            for first in firsts:
+                pcm = source.pcm(first, min(count, whole - first))
                 yield Frame(
-                    handed(first, size), track, pcm, form.rate, form.channels, None, form.encoding
+                    handed(first), track, pcm, form.rate, form.channels, None, form.encoding
                 )
 
         # Of a chunk that is handed over only after it was played, a cut leaves nothing.
-        last_first, last_size = sent[-1]
-        heard_until = min(heard_until, heard_from + (last_first + last_size) / form.rate / pace)
-        last = handed(last_first, last_size)
+        written_samples = min(firsts.stop, whole)
+        heard_until = min(heard_until, heard_from + written_samples / form.rate / pace)
+        last = handed(firsts[-1])
         self.marks(Mark(min(at, heard_from), "bot_started", track))
         self._streams.append(stream)
         if interrupted is not None and told:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 from traces import clocks, formats, network, playback, silence, stamps
 from traces.trace import Trace
 
 
-def every_trace(*, long: bool = False) -> list[Trace]:
+@lru_cache
+def every_trace(*, long: bool = False) -> tuple[Trace, ...]:
     """Return all traces; also those for long runs, if asked for."""
     found = [
         trace
@@ -18,4 +21,4 @@ def every_trace(*, long: bool = False) -> list[Trace]:
     names = [trace.name for trace in found]
     if len(set(names)) != len(names):
         raise ValueError("two traces have one name")
-    return found
+    return tuple(found)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from hypothesis import note
 from hypothesis import strategies as st
 
 from traces.arrivals import Arrival, all_of, jitter, on_time, stall
@@ -12,6 +13,7 @@ from traces.sources import Format, Span
 from traces.trace import Trace
 
 TICK = 0.02
+MAX_STALL = 3.0
 PACED: tuple[tuple[float, Handover], ...] = ((0.04, played_out), (0.02, played_out))
 AHEAD: tuple[tuple[float, Handover], ...] = (
     (0.02, ahead(1.0)),
@@ -35,9 +37,6 @@ def calls(draw: st.DrawFn, *, stamped: bool = False, longest: int = 14) -> Trace
     for track in ("user", "user-2")[: draw(st.sampled_from([0, 1, 1, 1, 2]))]:
         _microphone(draw, call, track, seconds, stamped=stamped)
     _bot(draw, call, seconds)
-    if draw(st.integers(0, 5)) == 0:
-        start = draw(_ticks(1, seconds - 3))
-        call.pause(start, start + draw(_ticks(0.5, 1.5)))
     return call.trace()
 
 
@@ -53,7 +52,7 @@ def _microphone(draw: st.DrawFn, call: Call, track: str, seconds: float, *, stam
     at = start + draw(_ticks(0.5, 2))
     while at < seconds - 1.5:
         event = draw(st.sampled_from(["stall", "mute", "mute-in-stall", "loss", "nothing"]))
-        length = draw(_ticks(0.3, min(3.0, max(0.3, (seconds - at) / 3))))
+        length = draw(_ticks(0.3, min(MAX_STALL, max(0.3, (seconds - at) / 3))))
         end = at + length
         if event in ("stall", "mute-in-stall"):
             drain = draw(st.sampled_from([float("inf"), 4.0, 2.0]))
@@ -75,11 +74,14 @@ def _microphone(draw: st.DrawFn, call: Call, track: str, seconds: float, *, stam
     options: dict[str, Any] = {}
     if has_pts:
         options["stamp"] = draw(st.sampled_from([own_clock(), own_clock(1e5), whole_ms]))
+    speech = _speech(draw, start, seconds)
+    form = Format(draw(st.sampled_from(RATES)), draw(st.sampled_from([1, 1, 2])))
+    note(f"{track} from {start}: {speech} {form} {stalls=} {mutes=} {lost=} jitter={worst}")
     call.mic(
         track,
-        _speech(draw, start, seconds),
+        speech,
         start=start,
-        form=Format(draw(st.sampled_from(RATES)), draw(st.sampled_from([1, 1, 2]))),
+        form=form,
         arrival=all_of(*arrivals) if arrivals else on_time,
         muted=mutes,
         lost=lost,
@@ -108,5 +110,6 @@ def _bot(draw: st.DrawFn, call: Call, seconds: float) -> None:
         chunk, handover = draw(st.sampled_from(modes))
         cut = at + draw(_ticks(0.3, length)) if draw(st.integers(0, 2)) == 0 else None
         form = Format(rate)
+        note(f"bot at {at:.2f}: {length:.2f} s, {chunk} {handover} {rate} Hz, cut off at {cut}")
         call.say(at, length, form=form, chunk=chunk, handover=handover, interrupted=cut)
         at = (at + length if cut is None else cut) + draw(_ticks(0.4, 3))
