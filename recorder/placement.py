@@ -69,7 +69,12 @@ class Placement:
         return plain_length(record.samples, record.sample_rate, self.sample_rate)
 
     def start(
-        self, record: Record, track: TrackState, later: Iterable[Record], known_ns: int | None
+        self,
+        record: Record,
+        track: TrackState,
+        later: Iterable[Record],
+        known_ns: int | None,
+        earliest: int,
     ) -> Start | None:
         """Return where a frame begins: at the track's cursor, or behind it.
 
@@ -78,12 +83,13 @@ class Placement:
             track: Its track, as far as it is decided on.
             later: The records after it, in order.
             known_ns: All that was written before it is among them; None: there will be no more.
+            earliest: No sample before it can still be placed.
 
         Returns:
             None where that cannot be told before more is known.
         """
         if track.source == "playout":
-            return self._playout(record, track, list(later), known_ns)
+            return self._playout(record, track, list(later), known_ns, earliest)
         return self._capture(record, track, later, known_ns)
 
     def _capture(
@@ -112,16 +118,22 @@ class Placement:
         return Start(cursor + missing)
 
     def _playout(
-        self, record: Record, track: TrackState, later: list[Record], known_ns: int | None
+        self,
+        record: Record,
+        track: TrackState,
+        later: list[Record],
+        known_ns: int | None,
+        earliest: int,
     ) -> Start | None:
         cursor, length = track.cursor, self.samples(record)
-        lag = self._lag(record, cursor)
         # What is not paced begins to be played when it is handed over, not its length before.
-        if length >= int(PACED_SECONDS * self.sample_rate) or self._outruns(record, later):
-            lag += length
+        whole = length >= int(PACED_SECONDS * self.sample_rate)
+        lag = self._lag(record, cursor) + (length if whole else 0)
         if lag + track.delay <= (self.jitter if track.begun else 0):
             return Start(cursor)
-        if track.begun and not track.ahead:
+        if not whole and self._outruns(record, later):
+            lag += length
+        if track.begun and not track.ahead and cursor >= earliest:
             least = self._least_lag(record, cursor, later, known_ns, -self.jitter - 1)
             if least is None:
                 return None

@@ -235,12 +235,13 @@ class Timeline:
 
     def _place(self, record: Record, known_ns: int | None) -> bool:
         state = self.tracks[record.track]
-        found = self.placement.start(record, state, self._later(), known_ns)
+        earliest = 0
+        if not self._may_be_stalled(state, record.written_ns):
+            earliest = self.position(record.written_ns) - self.reach
+        found = self.placement.start(record, state, self._later(), known_ns, earliest)
         if found is None:
             return False
-        start = found.position
-        if not self._may_be_stalled(state, record.written_ns):
-            start = max(start, self.position(record.written_ns) - self.reach)
+        start = max(found.position, earliest)
         run = state.run
         if run is None or start != state.cursor or run.sample_rate != record.sample_rate:
             run = self._begin(state, record, start, found.arrival)

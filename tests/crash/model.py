@@ -45,6 +45,7 @@ class Model:
         planes: Samples by track name, as long as the recording's audio.
         end: Where its audio ends, samples.
         clock: Where its clock stood, samples.
+        moved: Where it may have stood, moved on to what was to happen next.
         stopped: Whether the stop is among the events.
         turns: (track, start, end or None) in order.
     """
@@ -52,6 +53,7 @@ class Model:
     planes: dict[str, Samples]
     end: int
     clock: int
+    moved: int
     stopped: bool
     turns: list[tuple[str, int, int | None]] = field(default_factory=list)
 
@@ -112,6 +114,7 @@ def model_of(scenario: Scenario, noises: Sequence[Samples], accepted: int) -> Mo
         planes,
         end,
         max([0, *(place(event.written) for event in events)]),
+        max([0, *(place(event.written) for event in scenario.events[: accepted + 1])]),
         any(event.kind == "stop" for event in events),
         [(scenario.voices[turn.voice].name, turn.start, turn.end) for turn in turns],
     )

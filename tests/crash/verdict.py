@@ -128,7 +128,7 @@ def _told(model: Model, manifest: dict[str, Any], *, whole: bool) -> list[str]:
     length = manifest["samples"]
     longest = max(model.end, model.clock)
     shortest = longest if model.stopped else model.end
-    if length > longest:
+    if length > max(longest, model.moved):
         problems.append(f"wrong: {length} samples, at most {longest} were recorded")
     if whole and length < shortest:
         problems.append(f"lost: {length} samples, at least {shortest} were recorded")
