@@ -71,13 +71,17 @@ class Run:
 
 @dataclass(slots=True)
 class Turn:
-    """One speaking turn, in output samples; `end` is None while it goes on."""
+    """One speaking turn, in output samples; `end` is None while it goes on.
+
+    `conversation_turn` is the number of the conversation's turn it belongs to, where that is known.
+    """
 
     number: int
     track: int
     start: int
     end: int | None = None
     interrupted: bool = False
+    conversation_turn: int | None = None
 
 
 @dataclass(slots=True)
@@ -93,12 +97,17 @@ class Lost:
 
 @dataclass(slots=True)
 class TrackState:
-    """One track: its name, kind of source, next output position and open run."""
+    """One track: its name, kind of source, next output position and open run.
+
+    `participant` says whose it is, where that is known; `joined` is its first sample of audio.
+    """
 
     name: str
     source: Source
     cursor: int = 0
     run: Run | None = None
+    participant: str | None = None
+    joined: int | None = None
 
 
 class Timeline:
@@ -176,7 +185,13 @@ class Timeline:
         open_runs = {state.name: state.run.number for state in self.tracks if state.run}
         return {
             "tracks": [
-                {"name": state.name, "source": state.source, "cursor": state.cursor}
+                {
+                    "name": state.name,
+                    "source": state.source,
+                    "cursor": state.cursor,
+                    "participant": state.participant,
+                    "joined": state.joined,
+                }
                 for state in self.tracks
             ],
             "open_runs": open_runs,
@@ -247,7 +262,7 @@ class Timeline:
         if kind is Kind.AUDIO:
             self._place(record)
         elif kind is Kind.TRACK:
-            self.tracks.append(TrackState(payload["name"], payload["source"]))
+            self._join(record.track, payload)
         elif kind is Kind.CLEAR:
             self._clear(self.tracks[record.track], self._point(record))
         elif kind is Kind.PAUSE:
@@ -259,7 +274,7 @@ class Timeline:
             self.turns.append(Turn(len(self.turns) + 1, record.track, start))
         elif kind is Kind.TURN_END:
             end = self.position(record.at_ns)
-            self._end_turn(record.track, end, bool(payload["interrupted"]))
+            self._end_turn(record.track, end, payload)
         elif kind is Kind.LOST:
             start = self.position(record.at_ns)
             end = max(start, self.position(record.written_ns))
@@ -268,6 +283,12 @@ class Timeline:
             self.lost.append(Lost(name, max(0, start), until, frames, reason))
         elif kind is Kind.STOP:
             self._stop(self.position(record.at_ns), bool(payload["discard_unheard"]))
+
+    def _join(self, track: int, payload: Any) -> None:
+        """Add a track, or take note of whose a track is that is there already."""
+        if track == len(self.tracks):
+            self.tracks.append(TrackState(payload["name"], payload["source"]))
+        self.tracks[track].participant = payload.get("participant")
 
     def _place(self, record: Record) -> None:
         state = self.tracks[record.track]
@@ -279,6 +300,8 @@ class Timeline:
             run = None
         start = state.cursor + self._silence_before(record, state, count)
         start = max(start, self.position(record.written_ns) - self.reach)
+        if state.joined is None:
+            state.joined = start
         if run is None or start != state.cursor:
             self._close(state)
             self._runs_begun += 1
@@ -332,11 +355,12 @@ class Timeline:
                 run.limit = max(position, run.start)
         state.cursor = position
 
-    def _end_turn(self, track: int, position: int, interrupted: bool) -> None:
+    def _end_turn(self, track: int, position: int, payload: Any) -> None:
         for turn in reversed(self.turns):
             if turn.track == track and turn.end is None:
                 turn.end = max(turn.start, position)
-                turn.interrupted = interrupted
+                turn.interrupted = bool(payload["interrupted"])
+                turn.conversation_turn = payload.get("conversation_turn")
                 return
 
     def _stop(self, position: int, discard_unheard: bool) -> None:
