@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     from recorder.session import Session
 
 
+_TURNS = "turns"
+"""The lane of turns: one after the other, and in each the user before the bot."""
+
+
 class TurnAudio:
     """Reads what was said and hands it on, in order, as it stands when it ends.
 
@@ -68,7 +72,7 @@ class TurnAudio:
             runs = turn.runs[speaker]
             if runs and self._handlers.wanted(name):
                 self._due[runs[0].start] += 1
-                self._lanes.add(name, partial(self._tell_turn, name, speaker, turn))
+                self._lanes.add(_TURNS, partial(self._tell_turn, name, speaker, turn))
 
     def leave(self, turn: Turn) -> None:
         """Recording has ended in this turn."""
@@ -83,7 +87,7 @@ class TurnAudio:
 
     async def finish(self) -> None:
         """Wait for handlers, and keep in memory what the turn that goes on may still need."""
-        await self._lanes.drained(*TURN_AUDIO.values(), *RUN_AUDIO.values())
+        await self._lanes.drained(_TURNS, *RUN_AUDIO.values())
         left = self._left
         if left is not None:
             for speaker, name in TURN_AUDIO.items():
