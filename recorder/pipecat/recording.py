@@ -109,7 +109,6 @@ class Recording(Listener):
             lambda: handlers.wanted(AUDIO, TRACK_AUDIO),
             self._cannot_read,
         )
-        self._user_until = 0
         self._opened = asyncio.Event()
         self._ended = asyncio.Event()
         self._over = asyncio.Event()
@@ -131,7 +130,7 @@ class Recording(Listener):
     def pending(self) -> tuple[int, int]:
         """Samples [start, end): recorded, and not yet handed on in a block."""
         start = self._blocks.emitted
-        return start, max(start, self._user_until, self.speech.heard_until)
+        return start, max(start, self.speech.user_until, self.speech.heard_until)
 
     def hear(
         self,
@@ -166,7 +165,6 @@ class Recording(Listener):
             known = self._clocks[track].seconds(pts, samples / sample_rate, at)
         self._intake.write(track, pcm, sample_rate, channels, at, known)
         if samples:
-            self._user_until = self.speech.position(at)
             self.speech.user_audio(at, samples, sample_rate)
 
     def play(self, pcm: bytes, sample_rate: int, channels: int, at: float, *, speech: bool) -> None:

@@ -19,10 +19,15 @@ AHEAD_SECONDS = 0.1
 
 
 class Run(NamedTuple):
-    """Speech without a pause: samples [start, end) of the recording."""
+    """Speech without a pause: samples [start, end) of the recording.
+
+    `begins` says that there is no audio right before it. Where audio begins and ends is known here
+    to within the jitter: frames are placed by what comes after them, too.
+    """
 
     start: int
     end: int
+    begins: bool = False
 
 
 @dataclass(slots=True)
@@ -70,6 +75,7 @@ class Speech:
         turn: Number of the conversation's turn that goes on; None where nobody counts.
 
     Attributes:
+        user_until: Where the users' audio ends, so far.
         heard_until: Where the bot's audio ends, so far.
     """
 
@@ -78,6 +84,7 @@ class Speech:
     ) -> None:
         self._zero = zero
         self._rate = sample_rate
+        self._jitter = int(JITTER_SECONDS * sample_rate)
         self._listener = listener
         self._turn = Turn()
         self._number = turn
@@ -90,6 +97,7 @@ class Speech:
         self._bot_number: int | None = None
         self._interrupted = False
         self._playing: asyncio.TimerHandle | None = None
+        self.user_until = 0
         self.heard_until = 0
 
     def position(self, at: float) -> int:
@@ -110,12 +118,15 @@ class Speech:
     def user_audio(self, at: float, samples: int, sample_rate: int) -> None:
         """Audio of a user came."""
         length = (samples * self._rate + sample_rate // 2) // sample_rate
-        start = max(0, self.position(at) - length)
-        end, audio = start + length, self._user_audio
-        if audio and start - audio[-1].end <= int(JITTER_SECONDS * self._rate):
+        now, audio, jitter = self.position(at), self._user_audio, self._jitter
+        start = max(0, now - length)
+        if audio and start - audio[-1].end <= jitter:
+            end = max(start + length, min(audio[-1].end + length, now + jitter))
             audio[-1] = audio[-1]._replace(end=max(end, audio[-1].end))
         else:
+            end = start + length
             audio.append(Run(start, end))
+        self.user_until = audio[-1].end
         needed = end - int(PRE_ROLL_SECONDS * self._rate)
         if self._user_start is not None:
             needed = min(needed, self._user_start)
@@ -143,9 +154,10 @@ class Speech:
             return
         begin, end = self._user_start, self.position(at)
         self._user_start, self._user_end = None, max(begin, end)
-        said = [run for run in self._user_audio if run.end > begin and run.start < end]
+        said = [run for run in self._user_audio if run.end > begin]
         if said:
-            run = Run(max(begin, said[0].start), min(end, said[-1].end))
+            first = said[0].start
+            run = Run(max(begin, first), said[-1].end, begins=begin <= first)
             self._user_end = run.end
             self._add("user", run, self._turn)
 
@@ -155,7 +167,7 @@ class Speech:
         """Audio of the bot came: it plays behind what came before it, as on the timeline."""
         length = (samples * self._rate + sample_rate // 2) // sample_rate
         start = self.position(at) - length
-        tolerance = int(JITTER_SECONDS * self._rate) if self.heard_until else 0
+        tolerance = self._jitter if self.heard_until else 0
         start = max(0, start if start - self.heard_until > tolerance else self.heard_until)
         if self._bot_speaks and self._bot_start is None:
             self._bot_start, self._bot_turn = start, self._turn

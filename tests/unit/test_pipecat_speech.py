@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 
+import numpy as np
 import pytest
 from headless import until
 
 from recorder.pipecat.lanes import Lanes
+from recorder.pipecat.turn_audio import fitted
 from recorder.pipecat.turns import Listener, Run, Speaker, Speech, Turn
 
 RATE = 1000
@@ -69,7 +71,7 @@ def test_a_users_run_is_no_longer_than_its_audio(speech: Speech, notes: Notes) -
     speech.user_started(103.1)
     talk(speech, 103.2, 103.6)
     speech.user_stopped(104.0)
-    assert notes.runs == [("user", Run(2500, 3600))]
+    assert notes.runs == [("user", Run(2500, 3600, begins=True))]
 
 
 def test_a_pause_within_a_users_run_is_in_it(speech: Speech, notes: Notes) -> None:
@@ -77,7 +79,7 @@ def test_a_pause_within_a_users_run_is_in_it(speech: Speech, notes: Notes) -> No
     talk(speech, 103.0, 103.2)
     talk(speech, 105.0, 105.2)
     speech.user_stopped(106.0)
-    assert notes.runs == [("user", Run(3000, 5200))]
+    assert notes.runs == [("user", Run(3000, 5200, begins=True))]
 
 
 def test_a_burst_that_makes_up_for_a_stall_ends_no_later_than_now(
@@ -89,7 +91,9 @@ def test_a_burst_that_makes_up_for_a_stall_ends_no_later_than_now(
         speech.user_audio(103.5, 20, RATE)
     talk(speech, 103.5, 104.0)
     speech.user_stopped(104.0)
-    assert notes.runs == [("user", Run(2000, 4000))]
+    ((_, run),) = notes.runs
+    assert run.start == 2000
+    assert 4000 <= run.end <= 4060
 
 
 def test_a_user_who_starts_and_says_nothing_has_no_run(speech: Speech, notes: Notes) -> None:
@@ -105,7 +109,7 @@ def test_a_users_run_begins_no_earlier_than_the_recording(speech: Speech, notes:
     speech.user_started(100.3)
     talk(speech, 100.3, 101.0)
     speech.user_stopped(101.0)
-    assert notes.runs == [("user", Run(0, 1000))]
+    assert notes.runs == [("user", Run(0, 1000, begins=True))]
 
 
 def test_runs_do_not_overlap(speech: Speech, notes: Notes) -> None:
@@ -191,7 +195,7 @@ def test_a_turn_has_what_was_said_in_it(speech: Speech, notes: Notes) -> None:
     play(speech, 102.0, 0.5)
     speech.bot_stopped(102.5)
     speech.turn_ended(7)
-    assert notes.turns == [(7, [Run(0, 2000)], [Run(2000, 2500)])]
+    assert notes.turns == [(7, [Run(0, 2000, begins=True)], [Run(2000, 2500)])]
 
 
 def test_the_user_who_ends_a_turn_speaks_in_the_next(speech: Speech, notes: Notes) -> None:
@@ -312,6 +316,26 @@ def test_what_is_still_needed(speech: Speech) -> None:
     assert speech.open_from(9000) == 2000
     speech.turn_ended(1)
     assert speech.open_from(9000) == 9000
+
+
+# -- a run of speech, in the audio ----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("off", [-9, 0, 9])
+def test_a_run_is_found_close_to_where_it_was_expected(off: int) -> None:
+    said = np.arange(1, 101, dtype="<i2")
+    audio = np.zeros(130, "<i2")
+    audio[10 + off : 110 + off] = said
+    assert fitted(audio[: 10 + 100 + 10].tobytes(), 10, 100, 10) == said.tobytes()
+
+
+def test_a_run_of_a_microphone_that_goes_on_ends_where_the_speaker_did() -> None:
+    audio = np.arange(1, 121, dtype="<i2")
+    assert fitted(audio.tobytes(), 0, 100, 10) == audio[:100].tobytes()
+
+
+def test_a_run_of_nothing_but_silence_is_as_long_as_it_was() -> None:
+    assert fitted(bytes(240), 10, 100, 10) == bytes(200)
 
 
 # -- lanes -----------------------------------------------------------------------------------------
