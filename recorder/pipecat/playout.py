@@ -22,8 +22,7 @@ class Playout:
 
     def __init__(self) -> None:
         self._started: float | None = None
-        self._cut: float | None = None
-        self._interrupted: float | None = None
+        self._cut = self._interrupted = False
         self._ahead = 0.0
         self._until = float("-inf")
 
@@ -31,16 +30,16 @@ class Playout:
         """The bot begins to speak: its next frame is being written."""
         # While something is playing, waiting for it is what takes the time.
         self._started = at if at >= self._until - TOLERANCE_SECONDS else None
-        self._interrupted = self._cut = None
+        self._interrupted = self._cut = False
 
     def interrupted(self, at: float) -> None:
         """The bot was interrupted."""
-        self._interrupted = at
+        self._interrupted = True
         self._until = min(self._until, at)
 
     def stopped(self) -> None:
         """The bot stopped: if it was interrupted, no more of that is heard."""
-        self._cut, self._interrupted = self._interrupted, None
+        self._cut, self._interrupted = self._interrupted, False
 
     def ends(self, at: float, seconds: float, *, speech: bool) -> float | None:
         """Return when a frame's last sample is heard; None if the frame is not heard at all.
@@ -55,8 +54,8 @@ class Playout:
         self._started = None
         ahead = min(self._ahead, seconds) if seconds <= MAX_FRAME_SECONDS else 0.0
         end = at + ahead
-        cut, self._cut = self._cut, None
-        if speech and cut is not None and end - seconds >= cut - TOLERANCE_SECONDS:
-            return None  # it was being written when the bot was interrupted
+        cut, self._cut = self._cut, False
+        if speech and cut and ahead > seconds / 2:
+            return None  # it was being sent when the bot was interrupted: others were to play first
         self._until = max(self._until, end - seconds) + seconds
         return end
