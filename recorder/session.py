@@ -508,7 +508,7 @@ class Session:
         told = {"name": track.name, "source": track.source}
         if track.participant is not None:
             told["participant"] = track.participant
-        body = json.dumps(told).encode()
+        body = json.dumps(told, ensure_ascii=False).encode()  # short: room for marks is limited
         self._journal.append(Kind.TRACK, index, written, written, body)
         self._tracks[track.name] = index
         return index

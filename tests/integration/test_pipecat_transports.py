@@ -22,6 +22,8 @@ from pipecat.frames.frames import (
     OutputAudioRawFrame,
     StartFrame,
     TTSSpeakFrame,
+    UserStartedSpeakingFrame,
+    UserStoppedSpeakingFrame,
 )
 from pipecat.pipeline.worker import PipelineWorker
 from pipecat.processors.frame_processor import FrameDirection
@@ -200,3 +202,42 @@ async def test_what_was_heard_is_recorded_where_it_was_heard(
     for turn, (begin, end) in zip(turns, recorded, strict=True):
         assert abs(turn["start"] - begin) <= 1
         assert abs(turn["end"] - end) <= CHUNK_SECONDS * RATE
+
+
+async def test_turns_are_those_of_the_conversation(settings: Settings) -> None:
+    mic, speaker, behind = Mic(noise(3, RATE)), Queue(), Witness()
+    recorder = RecorderProcessor(settings=settings, auto_start_recording=True)
+
+    async def script(worker: PipelineWorker) -> None:
+        await worker.queue_frame(TTSSpeakFrame("2"))
+        await until(lambda: speaker.heard)
+        await asyncio.sleep(1.2)
+        await worker.queue_frame(UserStartedSpeakingFrame())
+        await worker.queue_frame(InterruptionFrame())
+        await asyncio.sleep(0.4)
+        await worker.queue_frame(UserStoppedSpeakingFrame())
+        await worker.queue_frame(TTSSpeakFrame("0.4"))
+        await until(lambda: behind.count(BotStoppedSpeakingFrame) == 2)
+        await mic.done.wait()
+        await worker.queue_frame(EndFrame())
+
+    await run_pipeline([mic, Synthesizer(), speaker, recorder, behind], script)
+    audio, manifest = await stored(settings, recorder)
+    turns = manifest["turns"]
+    assert [
+        (turn["number"], turn["track"], turn["conversation_turn"], turn["interrupted"])
+        for turn in turns
+    ] == [(1, "bot", 1, True), (2, "user", 2, False), (3, "bot", 2, False)]
+    assert [turn["key"].rpartition("/turns/")[2] for turn in turns] == [
+        *("0001-bot.wav", "0002-user.wav", "0003-bot.wav")
+    ]
+    bot, user, answer = turns
+    assert bot["first_sample"] == bot["start"]
+    assert user["first_sample"] == user["start"] - RATE  # the pre-roll
+    assert abs(user["start"] - bot["end"]) <= FRAME_SECONDS * RATE
+    assert abs(user["end"] - user["start"] - 0.4 * RATE) <= 0.05 * RATE
+    async with make_store(settings) as store:
+        for turn, channel in ((bot, 1), (user, 0), (answer, 1)):
+            body = await store.get(turn["key"])
+            clip, _ = soundfile.read(io.BytesIO(body), dtype="int16")
+            assert np.array_equal(clip, audio[turn["first_sample"] : turn["end"], channel])
