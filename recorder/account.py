@@ -140,7 +140,13 @@ class Account:
             "samples": samples,
             "duration_seconds": plan.seconds(samples),
             "tracks": [
-                {"name": track.name, "source": track.source} for track in list(timeline.tracks)
+                {
+                    "name": track.name,
+                    "source": track.source,
+                    "participant": track.participant,
+                    "joined": track.joined,
+                }
+                for track in list(timeline.tracks)
             ],
             "chunks": [chunk.to_dict() for chunk in sealed],
             "chunks_kept": self._chunks_kept(),

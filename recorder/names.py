@@ -17,6 +17,7 @@ from uploader.errors import BotRecorderError
 
 MAX_RECORDING_ID = 100
 MAX_TRACK = 32
+MAX_PARTICIPANT = 128
 MAX_PREFIX_BYTES = 512  # of S3's 1,024 bytes for a key; the rest is the recording's own
 
 #: Amazon S3 User Guide, "User-defined object metadata": names and values, in UTF-8.
@@ -46,6 +47,7 @@ _PREFIX_RULE = (
     "allowed are 0 to 512 bytes in segments separated by '/', each of A-Z a-z 0-9 . _ = @ + , -, "
     "not beginning with '.', and no '..'"
 )
+_PARTICIPANT_RULE = "allowed are 1 to 128 printable characters"
 _METADATA_NAME_RULE = "allowed are a-z 0-9 - _, case aside"
 _METADATA_VALUE_RULE = "allowed are printable ASCII characters, no blank at either end"
 _TAG_RULE = "allowed are letters, digits, spaces and + - = . _ : / @"
@@ -213,6 +215,33 @@ def _check_tag_text(what: str, text: str, limit: int) -> None:
     for character in text:
         if character not in " +-=._:/@" and unicodedata.category(character)[0] not in "LN":
             _refuse(what, text, f"has {character!r}", _TAG_RULE)
+
+
+def check_participant(text: str) -> str:
+    """Return `text` if it can say in a manifest who speaks on a track.
+
+    Raises:
+        InvalidName: Not 1 to 128 characters, all of them printable.
+    """
+    what = "participant"
+    _check_text(what, text, _PARTICIPANT_RULE)
+    if not text:
+        _refuse(what, text, "is empty", _PARTICIPANT_RULE)
+    if len(text) > MAX_PARTICIPANT:
+        _refuse(what, text, f"is {len(text)} characters long", _PARTICIPANT_RULE)
+    if not text.isprintable():
+        _refuse(what, text, "has a character that is not printable", _PARTICIPANT_RULE)
+    return text
+
+
+def as_participant(text: str) -> str | None:
+    """Return text from strangers as it may stand in a manifest; None if there is nothing in it.
+
+    Cut to 128 characters; what cannot be printed (line breaks, escapes, marks that turn the
+    direction of text, halves of characters) is replaced.
+    """
+    shown = "".join(one if one.isprintable() else "\ufffd" for one in text[:MAX_PARTICIPANT])
+    return shown or None
 
 
 def new_recording_id(now: datetime, token: str | None = None) -> str:

@@ -97,7 +97,7 @@ class Placement:
     ) -> Start | None:
         cursor = track.cursor
         lag = self._lag(record, cursor)
-        tolerance = self.jitter if track.begun else 0
+        tolerance = 0 if track.joined is None else self.jitter
         missing = 0
         if record.time_ns is not None and track.next_ns is not None:
             step_ns = record.time_ns - track.next_ns
@@ -126,14 +126,16 @@ class Placement:
         earliest: int,
     ) -> Start | None:
         cursor, length = track.cursor, self.samples(record)
-        # What is not paced begins to be played when it is handed over, not its length before.
-        whole = length >= int(PACED_SECONDS * self.sample_rate)
+        # What is not paced begins to be played when it is handed over, not its length before;
+        # unless who hands it over says when it will have been played.
+        given = record.at_ns <= record.written_ns
+        whole = given and length >= int(PACED_SECONDS * self.sample_rate)
         lag = self._lag(record, cursor) + (length if whole else 0)
-        if lag + track.delay <= (self.jitter if track.begun else 0):
+        if lag + track.delay <= (0 if track.joined is None else self.jitter):
             return Start(cursor)
-        if not whole and self._outruns(record, later):
+        if given and not whole and self._outruns(record, later):
             lag += length
-        if track.begun and not track.ahead and cursor >= earliest:
+        if track.joined is not None and not track.ahead and cursor >= earliest:
             least = self._least_lag(record, cursor, later, known_ns, -self.jitter - 1)
             if least is None:
                 return None

@@ -90,7 +90,8 @@ class TrackState:
         source: Its kind of source.
         cursor: Next output position.
         run: The run that goes on.
-        begun: Whether it has had any audio.
+        participant: Whose it is, where that is known.
+        joined: Its first sample of audio; None before it has any.
         media: All of its audio so far, output samples, whether it was heard or not.
         heard_ns: When its newest frame was written, if a stall since then may still end in a burst.
         ahead: Whether it has run ahead of real time: its source does not pace what it sends.
@@ -105,7 +106,8 @@ class TrackState:
     source: Source
     cursor: int = 0
     run: Run | None = None
-    begun: bool = False
+    participant: str | None = None
+    joined: int | None = None
     media: int = 0
     heard_ns: int | None = None
     ahead: bool = False

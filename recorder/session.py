@@ -16,7 +16,7 @@ from loguru import logger
 from recorder import events
 from recorder.encodings import ENCODINGS, Encoding, decoded
 from recorder.journal import MAX_PAYLOAD, JournalWriter
-from recorder.names import InvalidName, check_track
+from recorder.names import InvalidName, check_participant, check_track
 from recorder.quota import SpoolFull
 from recorder.records import NO_TRACK, Kind, Record
 from recorder.result import RecordingResult
@@ -59,10 +59,13 @@ class Track:
         name: 1 to 32 of a-z 0-9 _ -; becomes the name of an object.
         source: `capture` for a microphone, `playout` for what a bot plays: see
             `recorder.timeline`.
+        participant: Whose it is: 1 to 128 printable characters, for the manifest alone. It is
+            personal data where it names a person, and kept as long as the manifest.
     """
 
     name: str
     source: Source = "capture"
+    participant: str | None = None
 
 
 def speaking_as(name: str) -> Track:
@@ -80,6 +83,8 @@ def check_tracks(tracks: Sequence[Track | str]) -> list[Track]:
     for track in tracks:
         speaker = track if isinstance(track, Track) else speaking_as(track)
         check_track(speaker.name)
+        if speaker.participant is not None:
+            check_participant(speaker.participant)
         if speaker.name in speakers:
             raise InvalidName("track", speaker.name, "is named twice")
         if len(speakers) >= MAX_TRACKS:
@@ -202,7 +207,8 @@ class Session:
             num_channels: 1 to 32, mixed down to one. May change from frame to frame.
             at: When the frame's last sample arrived or, of what a bot sends, was played: seconds
                 on the same clock as `time.monotonic()` (or the recorder's own `clock`); now, if
-                None. What a bot sends faster than it can be played begins when it is given.
+                None. What a bot sends faster than it can be played begins when it is given,
+                if `at` is not later than that.
             pts: Media time of the frame's first sample, seconds on the source's own clock, which
                 may begin anywhere: an RTP timestamp by its clock rate, the `timestamp` of Twilio's
                 media messages by 1000. What is missing between two frames is known by it exactly.
@@ -314,6 +320,24 @@ class Session:
 
     # -- marks ---------------------------------------------------------------------------------
 
+    def add_track(self, track: Track) -> None:
+        """Add a track ahead of its first frame, or say whose a track is that is there already.
+
+        Raises:
+            InvalidName: Its name or participant is not allowed, or it is one too many.
+        """
+        if track.participant is not None:
+            check_participant(track.participant)
+        if track.name not in self._tracks:
+            self._check_track(track.name)
+        with self._lock:
+            if self._ended:
+                return
+            try:
+                self._declare(track, self._written_now())
+            except SpoolFull as error:
+                self._log.error("track {} could not be noted in the spool: {}", track.name, error)
+
     def pause(self) -> None:
         """Record silence from now on; frames that come are not even written to the spool."""
         if self._mark(Kind.PAUSE, unless=self._paused):
@@ -352,9 +376,26 @@ class Session:
         """Mark that a speaker's turn begins at `at` (now, if None)."""
         self._mark(Kind.TURN_START, track, at)
 
-    def end_turn(self, track: str, at: float | None = None, *, interrupted: bool = False) -> None:
-        """Mark that the speaker's open turn ends; without one, nothing happens."""
-        self._mark(Kind.TURN_END, track, at, {"interrupted": interrupted})
+    def end_turn(
+        self,
+        track: str,
+        at: float | None = None,
+        *,
+        interrupted: bool = False,
+        conversation_turn: int | None = None,
+    ) -> None:
+        """Mark that the speaker's open turn ends; without one, nothing happens.
+
+        Args:
+            track: Whose turn.
+            at: When; now, if None.
+            interrupted: Whether the speaker was cut off.
+            conversation_turn: Number of the conversation's turn that it belongs to.
+        """
+        told: dict[str, Any] = {"interrupted": interrupted}
+        if conversation_turn is not None:
+            told["conversation_turn"] = conversation_turn
+        self._mark(Kind.TURN_END, track, at, told)
 
     def _mark(
         self,
@@ -539,8 +580,11 @@ class Session:
         return self._last_ns
 
     def _declare(self, track: Track, written: int) -> int:
-        index = len(self._tracks)
-        body = json.dumps({"name": track.name, "source": track.source}).encode()
+        index = self._tracks.get(track.name, len(self._tracks))
+        told = {"name": track.name, "source": track.source}
+        if track.participant is not None:
+            told["participant"] = track.participant
+        body = json.dumps(told, ensure_ascii=False).encode()  # short: room for marks is limited
         self._journal.append(Kind.TRACK, index, written, written, body)
         self._tracks[track.name] = index
         return index

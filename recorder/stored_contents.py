@@ -12,7 +12,7 @@ from typing import Any
 
 from recorder.chunks import Chunk
 from recorder.containers.wav import parse_header
-from recorder.names import InvalidName, check_track
+from recorder.names import InvalidName, as_participant, check_track
 from recorder.plan import CHANNELS, FIRST_SAMPLE, TRACKS, Plan
 from recorder.timeline import Lost, Timeline, TrackState, Turn
 from uploader.checksum import crc64nvme
@@ -147,6 +147,7 @@ class StoredContents:
             TrackState(name, "playout" if source == "playout" else "capture")
             for name, source in tracks.items()
         ]
+        self._tell_whose()
         timeline.length = end
         timeline.turns[:] = self._turns(list(tracks), end)
         timeline.pauses[:] = [
@@ -166,6 +167,16 @@ class StoredContents:
             for name in tracks:
                 timeline.lost.append(Lost(name, end, None, 0, reason))
 
+    def _tell_whose(self) -> None:
+        """Enter what the manifest says of who speaks on a track, and since when."""
+        listed = [one for one in self._document.get("tracks", []) if isinstance(one, dict)]
+        told = {one["name"]: one for one in listed if isinstance(one.get("name"), str)}
+        for state in self.timeline.tracks:
+            one = told.get(state.name, {})
+            if isinstance(participant := one.get("participant"), str):
+                state.participant = as_participant(participant)
+            state.joined = _whole(one.get("joined"))
+
     def _turns(self, tracks: list[str], end: int) -> list[Turn]:
         turns = []
         for told in self._document.get("turns", []):
@@ -173,8 +184,9 @@ class StoredContents:
                 number, start, until = told["number"], told["start"], told["end"]
                 track, interrupted = tracks.index(told["track"]), told["interrupted"] is True
                 until = end if until is None else min(until, end)
+                of = _whole(told.get("conversation_turn"))
                 if start < end:
-                    turns.append(Turn(number, track, start, max(start, until), interrupted))
+                    turns.append(Turn(number, track, start, max(start, until), interrupted, of))
             except (KeyError, TypeError, ValueError):
                 self._context.log.warning("a turn in the manifest is damaged: left out")
         return turns
@@ -198,6 +210,10 @@ def _is_track(name: str) -> bool:
     except InvalidName:
         return False
     return True
+
+
+def _whole(value: object) -> int | None:
+    return value if type(value) is int and value >= 0 else None
 
 
 def _pairs(value: object) -> list[tuple[int, int | None]]:

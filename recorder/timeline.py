@@ -36,13 +36,17 @@ __all__ = ["NS", "Lost", "Piece", "Run", "Source", "Timeline", "TrackState", "Tu
 
 @dataclass(slots=True)
 class Turn:
-    """One speaking turn, in output samples; `end` is None while it goes on."""
+    """One speaking turn, in output samples; `end` is None while it goes on.
+
+    `conversation_turn` is the number of the conversation's turn it belongs to, where that is known.
+    """
 
     number: int
     track: int
     start: int
     end: int | None = None
     interrupted: bool = False
+    conversation_turn: int | None = None
 
 
 @dataclass(slots=True)
@@ -203,7 +207,7 @@ class Timeline:
         if kind is Kind.AUDIO:
             return self._place(record, known_ns)
         if kind is Kind.TRACK:
-            self.tracks.append(TrackState(payload["name"], payload["source"]))
+            self._join(record.track, payload)
         elif kind is Kind.CLEAR:
             state = self.tracks[record.track]
             self._clear(state, self._point(record, state.late))
@@ -222,7 +226,7 @@ class Timeline:
             end = self.position(record.at_ns)
             if self.tracks[record.track].source == "playout":
                 self.tracks[record.track].heard_ns = None  # it is silent because it has ended
-            self._end_turn(record.track, end, bool(payload["interrupted"]))
+            self._end_turn(record.track, end, payload)
         elif kind is Kind.LOST:
             start = self.position(record.at_ns)
             end = max(start, self.position(record.written_ns))
@@ -232,6 +236,12 @@ class Timeline:
         elif kind is Kind.STOP:
             self._stop(self.position(record.at_ns), bool(payload["discard_unheard"]))
         return True
+
+    def _join(self, track: int, payload: Any) -> None:
+        """Add a track, or take note of whose a track is that is there already."""
+        if track == len(self.tracks):
+            self.tracks.append(TrackState(payload["name"], payload["source"]))
+        self.tracks[track].participant = payload.get("participant")
 
     def _place(self, record: Record, known_ns: int | None) -> bool:
         state = self.tracks[record.track]
@@ -252,7 +262,8 @@ class Timeline:
         run.count += record.samples
         state.cursor = run.start + run.length
         state.media = run.media + run.length
-        state.begun = True
+        if state.joined is None:
+            state.joined = start
         ahead = state.cursor - self.position(record.at_ns)
         if state.source == "playout" and ahead > self.placement.jitter:
             state.ahead = True  # it has its own pace: a stall does not end in a burst
@@ -332,11 +343,12 @@ class Timeline:
                 run.limit = max(position, run.start)
         state.cursor = position
 
-    def _end_turn(self, track: int, position: int, interrupted: bool) -> None:
+    def _end_turn(self, track: int, position: int, payload: Any) -> None:
         for turn in reversed(self.turns):
             if turn.track == track and turn.end is None:
                 turn.end = max(turn.start, position)
-                turn.interrupted = interrupted
+                turn.interrupted = bool(payload["interrupted"])
+                turn.conversation_turn = payload.get("conversation_turn")
                 return
 
     def _stop(self, position: int, discard_unheard: bool) -> None:

@@ -82,6 +82,7 @@ class TurnClips:
             "start": turn.start,
             "end": turn.end,
             "interrupted": turn.interrupted,
+            "conversation_turn": turn.conversation_turn,
             "key": None,
         }
         if turn.number in self._clips:

@@ -11,7 +11,7 @@ from rich.text import Text
 
 from recorder.catalog import Catalog, Details, Document
 from recorder.cli import options, output, runtime
-from recorder.names import check_recording_id
+from recorder.names import check_recording_id, shown
 from recorder.stores import make_store
 from uploader.store import ObjectInfo, Store
 
@@ -95,9 +95,7 @@ def _print_head(console: Console, details: Details, store: Store) -> None:
     written = output.ago(recording.written, now)
     rate = manifest.count("sample_rate")
     length = output.seconds(manifest.number("duration_seconds"))
-    tracks = ", ".join(
-        f"{track.text('name')} ({track.text('source')})" for track in manifest.items("tracks")
-    )
+    tracks = ", ".join(_track(one) for one in manifest.items("tracks"))
     ownership = f"epoch {manifest.count('epoch')}, revision {manifest.count('revision')}"
     rows: list[tuple[str, object]] = [
         ("recording", recording.recording_id),
@@ -117,6 +115,11 @@ def _print_head(console: Console, details: Details, store: Store) -> None:
         if value:
             output.add_row(head, (name, value))
     console.print(head)
+
+
+def _track(one: Document) -> str:
+    participant = f", {shown(one.text('participant'))}" if one.text("participant") else ""
+    return f"{one.text('name')} ({one.text('source')}{participant})"
 
 
 def _taken_over(one: Document) -> str:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from recorder.chunk_reader import Planes
 
 RESAMPLE_SECONDS = 0.7
-"""How much input behind a sample its resampling can need, generously."""
+"""How much input behind a sample its resampling can need, generously: it is not asked earlier."""
 
 MIN_WAIT_SECONDS = 0.25
 MAX_READ_SECONDS = 10.0
@@ -58,7 +58,7 @@ class AudioBlocks:
             while self._samples and not ended.is_set():
                 await self._wait(session, ended)
                 if not ended.is_set():
-                    await self._emit(session, self._final_blocks(session))
+                    await self._emit(session, self._whole_blocks(await session.settled()))
             await ended.wait()
             total = await session.sealed()
             if session.frames:
@@ -73,9 +73,8 @@ class AudioBlocks:
             async with asyncio.timeout(max(due, MIN_WAIT_SECONDS)):
                 await ended.wait()
 
-    def _final_blocks(self, session: Session) -> int:
-        """Return the end of the last whole block that is final."""
-        final = session.position() - int(self._final_after * session.sample_rate)
+    def _whole_blocks(self, final: int) -> int:
+        """Return the end of the last whole block before `final`."""
         return self.emitted + max(0, final - self.emitted) // self._samples * self._samples
 
     async def _emit(self, session: Session, end: int) -> None:

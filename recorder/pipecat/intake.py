@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from recorder.quota import SpoolFull
 
 if TYPE_CHECKING:
-    from recorder.session import Session
+    from recorder.session import Session, Track
 
 MAX_WAITING_BYTES = 8 << 20
 """Audio that waits for its session: a minute and a half of two tracks at 16 and 24 kHz."""
@@ -38,26 +38,50 @@ class Intake:
         """Whether `end` was called."""
         return self._end is not None
 
-    def write(self, track: str, pcm: bytes, sample_rate: int, channels: int, at: float) -> None:
+    def write(
+        self,
+        track: str,
+        pcm: bytes,
+        sample_rate: int,
+        channels: int,
+        at: float,
+        pts: float | None = None,
+    ) -> None:
         """Take a frame that arrived at `at`.
+
+        Args:
+            track: Its track.
+            pcm: 16-bit samples.
+            sample_rate: Hz.
+            channels: Interleaved channels.
+            at: When its last sample arrived, seconds on the recorder's clock.
+            pts: When its first sample was, seconds on its source's clock, where that is known.
 
         Raises:
             InvalidFrame: See `Session.write`; not while it waits.
             InvalidName: The same.
         """
+        known: dict[str, Any] = {} if pts is None else {"pts": pts}
         if self.session is not None:
-            self.session.write(track, pcm, sample_rate, channels, at)
+            self.session.write(track, pcm, sample_rate, channels, at, **known)
         elif self._given_up or self.ended:
             return
         elif self._waiting_bytes + len(pcm) <= MAX_WAITING_BYTES:
             self._waiting_bytes += len(pcm)
             kept = bytes(pcm)  # the sender may use a buffer again
-            self._waiting.append(("write", (track, kept, sample_rate, channels, at), {}))
+            self._waiting.append(("write", (track, kept, sample_rate, channels, at), known))
         else:
             raise SpoolFull(
                 f"{self._waiting_bytes} bytes of audio wait for the recording to be started: "
                 "there is no room for more"
             )
+
+    def add_track(self, track: Track) -> None:
+        """Say whose a track is."""
+        if self.session is not None:
+            self.session.add_track(track)
+        elif not (self._given_up or self.ended):
+            self._waiting.append(("add_track", (track,), {}))
 
     def mark(self, method: str, track: str, at: float, **arguments: Any) -> None:
         """Call `interrupt`, `start_turn` or `end_turn` of the session."""
@@ -72,7 +96,8 @@ class Intake:
             try:
                 getattr(session, method)(*arguments, **keywords)
             except Exception as error:
-                self._failed(arguments[0], error)
+                first = arguments[0]
+                self._failed(first if isinstance(first, str) else first.name, error)
         self.session = session
         self._forget()
         if self._end is not None:

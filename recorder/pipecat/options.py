@@ -26,6 +26,7 @@ class Options:
         metadata: User metadata.
         tags: Object tags.
         outputs: Instead of the settings', or None.
+        tracks: There from the beginning.
     """
 
     sample_rate: int
@@ -36,6 +37,7 @@ class Options:
     metadata: Mapping[str, str]
     tags: Mapping[str, str]
     outputs: Sequence[str] | None
+    tracks: Sequence[str]
 
 
 def checked_settings(

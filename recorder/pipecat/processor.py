@@ -28,7 +28,9 @@ from pipecat.frames.frames import (
     InputAudioRawFrame,
     InterruptionFrame,
     OutputAudioRawFrame,
+    SpeechOutputAudioRawFrame,
     StartFrame,
+    TTSAudioRawFrame,
     UserStartedSpeakingFrame,
     UserStoppedSpeakingFrame,
 )
@@ -36,10 +38,12 @@ from pipecat.processors.audio.audio_buffer_processor import TurnAudioData
 from pipecat.processors.frame_processor import FrameDirection, FrameProcessor, FrameProcessorSetup
 from pipecat.utils.deprecation import warn_deprecated
 
+from recorder.layouts import BOT
 from recorder.names import check_metadata, check_tags
 from recorder.pipecat.handlers import EVENTS, RUN_AUDIO, TURN_AUDIO
 from recorder.pipecat.lanes import Lanes
 from recorder.pipecat.options import Options, checked_settings, recording_ids, recording_rate
+from recorder.pipecat.participants import USER, Participants, TrackNames
 from recorder.pipecat.recording import Recording, merged
 from recorder.pipecat.shared import Lease
 from recorder.result import RecordingResult
@@ -47,9 +51,6 @@ from recorder.service import Recorder
 from recorder.settings import Settings
 
 __all__ = ["RecorderProcessor", "TurnAudioData"]
-
-MAX_USERS = 16
-"""Users with a track of their own; further ones share the first's."""
 
 HANDLER_SECONDS = 2.0
 """How long the last handlers, and closing, may take when uploads have used up the drain."""
@@ -108,6 +109,13 @@ class RecorderProcessor(FrameProcessor):
         metadata: User metadata of all objects.
         tags: Tags of all objects.
         outputs: Which outputs, instead of the settings'.
+        track_names: What to call the tracks of participants, by their `user_id`: a mapping, or a
+            function, which may return None. Others are `user`, `user-2` and so on, up to 16; where
+            two want one name the later one gets `-2` behind it, and further participants share
+            the track `others`. With it, there are only tracks of who has spoken, and the bot's.
+        record_participants: Whether the manifest says which `user_id` a track is. It may be a
+            name or a number to call: nothing else that is stored has it, and no log but where
+            `track_names` fails for it.
         **kwargs: For `FrameProcessor`. `enable_direct_mode` is on if not given: frames are handled
             without a queue and tasks.
 
@@ -116,7 +124,7 @@ class RecorderProcessor(FrameProcessor):
 
     Raises:
         SettingsError: The settings are not right, or `sample_rate` is not.
-        InvalidName: `recording_id`, `metadata` or `tags` are not allowed.
+        InvalidName: `recording_id`, `metadata`, `tags` or `track_names` are not allowed.
         ValueError: `num_channels` or `buffer_size` is not possible, or `settings` is beside
             `recorder`.
     """
@@ -136,6 +144,8 @@ class RecorderProcessor(FrameProcessor):
         metadata: Mapping[str, str] | None = None,
         tags: Mapping[str, str] | None = None,
         outputs: Sequence[str] | None = None,
+        track_names: TrackNames | None = None,
+        record_participants: bool = True,
         **kwargs: Any,
     ) -> None:
         kwargs.setdefault("enable_direct_mode", True)
@@ -167,12 +177,14 @@ class RecorderProcessor(FrameProcessor):
         self._metadata = check_metadata(metadata or {})
         self._tags = check_tags(tags or {})
         self._outputs = outputs
+        self._participants = Participants(track_names, tell=record_participants)
+        self._tracks = (USER, BOT) if track_names is None else (BOT,)
         self._lease: Lease | None = None
         self._lanes = Lanes(self.create_task)
-        self._recording: Recording | None = None
+        self._latest: Recording | None = None
         self._running: dict[asyncio.Task[Any], Recording] = {}
-        self._users: dict[str | None, str] = {}
-        self._turn_tracker: tuple[Any, Callable[..., Any]] | None = None
+        self._turn_tracker: tuple[Any, dict[str, Callable[..., Any]]] | None = None
+        self._turn: int | None = None
         self.errors = 0
         for event in EVENTS:
             self._register_event_handler(event, sync=True)
@@ -238,13 +250,13 @@ class RecorderProcessor(FrameProcessor):
     @property
     def recording_id(self) -> str | None:
         """Id of the recording that goes on, or went on last; None before it has one."""
-        session = self._recording.session if self._recording else None
+        session = self._latest.session if self._latest else None
         return session.recording_id if session else None
 
     @property
     def result(self) -> RecordingResult | None:
         """How the last recording came out; None until that is known."""
-        return self._recording.result if self._recording else None
+        return self._latest.result if self._latest else None
 
     # -- Pipecat's side ----------------------------------------------------------------------------
 
@@ -283,15 +295,14 @@ class RecorderProcessor(FrameProcessor):
         recording = self._active
         if isinstance(frame, InputAudioRawFrame):
             if recording is not None and direction is FrameDirection.DOWNSTREAM:
-                track = self._user(getattr(frame, "user_id", None))
-                self._write(recording, track, frame)
+                self._hear(recording, frame)
         elif isinstance(frame, OutputAudioRawFrame):
             if recording is not None and direction is FrameDirection.DOWNSTREAM:
-                self._write(recording, "bot", frame)
+                self._play(recording, frame)
         elif isinstance(frame, StartFrame):
+            self._attach_turn_tracker()
             if self._auto_start_recording:
                 self._start()
-            self._attach_turn_tracker()
         elif isinstance(frame, AudioBufferStartRecordingFrame):
             self._start()
         elif isinstance(frame, AudioBufferStopRecordingFrame | EndFrame):
@@ -301,15 +312,24 @@ class RecorderProcessor(FrameProcessor):
         elif recording is not None:
             self._listen(recording, frame)
 
-    def _write(
-        self, recording: Recording, track: str, frame: InputAudioRawFrame | OutputAudioRawFrame
-    ) -> None:
+    def _hear(self, recording: Recording, frame: InputAudioRawFrame) -> None:
+        user_id = getattr(frame, "user_id", None)
+        voice = self._participants.voice(user_id, frame.transport_source)
+        audio, rate, channels = frame.audio, frame.sample_rate, frame.num_channels
         try:
-            audio, rate, channels = frame.audio, frame.sample_rate, frame.num_channels
-            recording.write(track, audio, rate, channels, self._now())
+            recording.hear(voice, audio, rate, channels, self._now(), frame.pts)
         except Exception as error:
             self.errors += 1
-            recording.failed(track, error)
+            recording.failed(voice.track, error)
+
+    def _play(self, recording: Recording, frame: OutputAudioRawFrame) -> None:
+        speech = isinstance(frame, TTSAudioRawFrame | SpeechOutputAudioRawFrame)
+        audio, rate, channels = frame.audio, frame.sample_rate, frame.num_channels
+        try:
+            recording.play(audio, rate, channels, self._now(), speech=speech)
+        except Exception as error:
+            self.errors += 1
+            recording.failed(BOT, error)
 
     def _listen(self, recording: Recording, frame: Frame) -> None:
         if isinstance(frame, UserStartedSpeakingFrame):
@@ -317,26 +337,22 @@ class RecorderProcessor(FrameProcessor):
         elif isinstance(frame, UserStoppedSpeakingFrame):
             recording.speech.user_stopped(self._now())
         elif isinstance(frame, BotStartedSpeakingFrame):
-            recording.speech.bot_started()
+            recording.bot_started(self._now())
         elif isinstance(frame, BotStoppedSpeakingFrame):
-            recording.speech.bot_stopped(self._now())
+            recording.bot_stopped(self._now())
         elif isinstance(frame, InterruptionFrame):
             recording.interrupt(self._now())
-
-    def _user(self, user_id: str | None) -> str:
-        """Return a user's track: two who speak at once cannot share one."""
-        track = self._users.get(user_id)
-        if track is None:
-            number = len(self._users) + 1
-            track = "user" if number == 1 or number > MAX_USERS else f"user-{number}"
-            self._users[user_id] = track
-        return track
 
     # -- recordings --------------------------------------------------------------------------------
 
     @property
+    def _recording(self) -> bool:
+        """Whether recording goes on: Pipecat's name for it, which programs look at."""
+        return self._active is not None
+
+    @property
     def _active(self) -> Recording | None:
-        recording = self._recording
+        recording = self._latest
         return recording if recording is not None and not recording.ended else None
 
     def _start(self) -> None:
@@ -345,18 +361,18 @@ class RecorderProcessor(FrameProcessor):
         if self._lease is None:
             logger.warning("{}: cannot record while the pipeline is not set up", self)
             return
-        self._users.clear()
+        self._participants.forget()
         recording = Recording(
-            self._now(), self._options(), self._ids, self._lease, self, self._lanes
+            self._now(), self._options(), self._ids, self._lease, self, self._lanes, self._turn
         )
-        self._recording = recording
+        self._latest = recording
         task = self.create_task(recording.run(), "recording")
         self._running[task] = recording
         task.add_done_callback(self._running.pop)
 
     def _stop(self, *, discard_unheard: bool) -> None:
-        if self._recording is not None:
-            self._recording.end(self._now(), discard_unheard=discard_unheard)
+        if self._latest is not None:
+            self._latest.end(self._now(), discard_unheard=discard_unheard)
 
     async def _finish(self) -> None:
         """Wait for recordings that have ended to be over, within the drain."""
@@ -389,6 +405,7 @@ class RecorderProcessor(FrameProcessor):
             metadata=self._metadata,
             tags=self._tags,
             outputs=self._outputs,
+            tracks=self._tracks,
         )
 
     def _failed(self, error: Exception) -> None:
@@ -396,8 +413,8 @@ class RecorderProcessor(FrameProcessor):
         self.errors += 1
         if self.errors == 1:
             logger.opt(exception=error).error("{}: {}", self, error)
-        if self._recording is not None:
-            self._recording.failed("", error)
+        if self._latest is not None:
+            self._latest.failed("", error)
 
     # -- events ------------------------------------------------------------------------------------
 
@@ -410,8 +427,8 @@ class RecorderProcessor(FrameProcessor):
                 stacklevel=2,
             )
         super().add_event_handler(event_name, handler)
-        if self._recording is not None:
-            self._recording.handlers_changed()
+        if self._latest is not None:
+            self._latest.handlers_changed()
 
     def wanted(self, *names: str) -> bool:
         """Return whether any of these events has a handler."""
@@ -426,28 +443,40 @@ class RecorderProcessor(FrameProcessor):
         await self.call(name, TurnAudioData(number, audio, sample_rate, 1))
 
     def _attach_turn_tracker(self) -> None:
-        if not self._enable_turn_audio or self._turn_tracker is not None:
+        if self._turn_tracker is not None:
             return
-        tracker = self.pipeline_worker.turn_tracking_observer
+        # Pipecat declares that there is always a worker; its own recorder does without one.
+        tracker = getattr(self.pipeline_worker, "turn_tracking_observer", None)
         if tracker is None:
-            logger.warning(
-                "{}: enable_turn_audio is set, but turn tracking is off: no turns will be told. "
-                "Construct the pipeline worker with enable_turn_tracking=True.",
-                self,
-            )
+            if self._enable_turn_audio:
+                logger.warning(
+                    "{}: enable_turn_audio is set, but turn tracking is off: no turns will be "
+                    "told. Construct the pipeline worker with enable_turn_tracking=True.",
+                    self,
+                )
             return
+        handlers: dict[str, Callable[..., Any]]
+        handlers = {"on_turn_started": self._turn_began, "on_turn_ended": self._turn_ended}
+        for name, handler in handlers.items():
+            tracker.add_event_handler(name, handler)
+        self._turn_tracker = tracker, handlers
+        self._turn = self._turn or 1  # it is the pipeline's start that begins the first
 
-        async def on_turn_ended(
-            _tracker: object, number: int, _duration: float, _interrupted: bool
-        ) -> None:
-            if self._recording is not None:
-                self._recording.end_turn(number)
+    async def _turn_began(self, _tracker: object, number: int) -> None:
+        self._turn = number
+        if self._latest is not None:
+            self._latest.begin_turn(number)
 
-        tracker.add_event_handler("on_turn_ended", on_turn_ended)
-        self._turn_tracker = tracker, on_turn_ended
+    async def _turn_ended(
+        self, _tracker: object, number: int, _duration: float, interrupted: bool
+    ) -> None:
+        self._turn = number + 1
+        if self._latest is not None:
+            self._latest.end_turn(number, interrupted)
 
     def _detach_turn_tracker(self) -> None:
         if self._turn_tracker is not None:
-            tracker, handler = self._turn_tracker
+            tracker, handlers = self._turn_tracker
             self._turn_tracker = None
-            tracker.remove_event_handler("on_turn_ended", handler)
+            for name, handler in handlers.items():
+                tracker.remove_event_handler(name, handler)

@@ -28,18 +28,21 @@ from recorder.pipecat.handlers import (
 )
 from recorder.pipecat.intake import Intake
 from recorder.pipecat.lanes import Lanes
+from recorder.pipecat.media_clock import MediaClock
 from recorder.pipecat.options import Options
+from recorder.pipecat.participants import Voice
+from recorder.pipecat.playout import Playout
 from recorder.pipecat.shared import Lease
 from recorder.pipecat.turn_audio import TurnAudio, sides
 from recorder.pipecat.turns import Listener, Run, Speaker, Speech, Turn
 from recorder.result import RecordingResult, State
+from recorder.session import Session, Track
 from recorder.settings import SettingsError
 from recorder.spool import RecordingExists
 from uploader.errors import StoreError
 
 if TYPE_CHECKING:
     from recorder.chunk_reader import Planes
-    from recorder.session import Session
 
 RETRY_SECONDS = 5.0
 """How long a recording that cannot be started waits before it is tried again."""
@@ -63,6 +66,7 @@ class Recording(Listener):
         lease: Gives the recorder.
         handlers: Told what happens.
         lanes: Keep the order in which they are told.
+        turn: Number of the conversation's turn that goes on, if somebody counts.
 
     Attributes:
         result: How it came out; None until then.
@@ -78,10 +82,13 @@ class Recording(Listener):
         lease: Lease,
         handlers: Handlers,
         lanes: Lanes,
+        turn: int | None = None,
     ) -> None:
         self.result: RecordingResult | None = None
         self.errors: Counter[str] = Counter()
-        self.speech = Speech(began_at, options.sample_rate, self)
+        self.speech = Speech(began_at, options.sample_rate, self, turn)
+        # As in Pipecat, a handler that is added when recording has begun is not told that it has.
+        self._tell_started = handlers.wanted(STARTED)
         self._began_at = began_at
         self._options = options
         self._ids = ids
@@ -90,6 +97,8 @@ class Recording(Listener):
         self._lanes = lanes
         self._log = logger
         self._intake = Intake(self.failed)
+        self._clocks: dict[str, MediaClock] = {}
+        self._playout = Playout()
         self._turn_audio = TurnAudio(
             self._opened_session, options.sample_rate, handlers, lanes, self._cannot_read
         )
@@ -100,7 +109,6 @@ class Recording(Listener):
             lambda: handlers.wanted(AUDIO, TRACK_AUDIO),
             self._cannot_read,
         )
-        self._user_until = 0
         self._opened = asyncio.Event()
         self._ended = asyncio.Event()
         self._over = asyncio.Event()
@@ -122,40 +130,101 @@ class Recording(Listener):
     def pending(self) -> tuple[int, int]:
         """Samples [start, end): recorded, and not yet handed on in a block."""
         start = self._blocks.emitted
-        return start, max(start, self._user_until, self.speech.heard_until)
+        return start, max(start, self.speech.user_until, self.speech.heard_until)
 
-    def write(self, track: str, pcm: bytes, sample_rate: int, channels: int, at: float) -> None:
-        """Take a frame.
+    def hear(
+        self,
+        voice: Voice,
+        pcm: bytes,
+        sample_rate: int,
+        channels: int,
+        at: float,
+        pts: int | None = None,
+    ) -> None:
+        """Take a frame of a user.
+
+        Args:
+            voice: Whose.
+            pcm: 16-bit samples.
+            sample_rate: Hz.
+            channels: Interleaved channels.
+            at: When it came, seconds on the recorder's clock.
+            pts: Its timestamp, in whatever unit.
 
         Raises:
             InvalidFrame: It cannot be audio.
             SpoolFull: Too much waits for the session already.
         """
-        self._intake.write(track, pcm, sample_rate, channels, at)
-        if track == layouts.BOT:
-            self.speech.bot_audio(at, len(pcm) // (2 * channels), sample_rate)
-        else:
-            self._user_until = self.speech.position(at)
+        samples, track = len(pcm) // (2 * channels), voice.track
+        if track not in self._clocks:
+            self._clocks[track] = MediaClock()
+            if voice.participant is not None:
+                self._intake.add_track(Track(track, participant=voice.participant))
+        known = None
+        if pts is not None and sample_rate > 0 and not voice.shared:
+            known = self._clocks[track].seconds(pts, samples / sample_rate, at)
+        self._intake.write(track, pcm, sample_rate, channels, at, known)
+        if samples:
+            self.speech.user_audio(at, samples, sample_rate)
+
+    def play(self, pcm: bytes, sample_rate: int, channels: int, at: float, *, speech: bool) -> None:
+        """Take a frame of the bot.
+
+        Args:
+            pcm: 16-bit samples.
+            sample_rate: Hz.
+            channels: Interleaved channels.
+            at: When it came, seconds on the recorder's clock.
+            speech: Whether it is speech.
+
+        Raises:
+            InvalidFrame: It cannot be audio.
+            SpoolFull: Too much waits for the session already.
+        """
+        samples = len(pcm) // (2 * channels)
+        if samples and sample_rate > 0:
+            end = self._playout.ends(at, samples / sample_rate, speech=speech)
+            if end is None:
+                return
+            at = end
+        self._intake.write(layouts.BOT, pcm, sample_rate, channels, at)
+        if samples:
+            self.speech.bot_audio(at, samples, sample_rate)
+
+    def bot_started(self, at: float) -> None:
+        """The bot begins to speak."""
+        self._playout.started(at)
+        self.speech.bot_started()
+
+    def bot_stopped(self, at: float) -> None:
+        """The bot has sent what it says."""
+        self._playout.stopped()
+        self.speech.bot_stopped(at)
 
     def interrupt(self, at: float) -> None:
         """Take back what the bot has sent ahead."""
         self._intake.mark("interrupt", layouts.BOT, at)
+        self._playout.interrupted(at)
         self.speech.interrupted(at)
 
     def end(self, at: float, *, discard_unheard: bool) -> None:
         """Accept nothing more. Idempotent."""
         if not self.ended:
-            self._turn_audio.leave(self.speech.finish(at))
+            self._turn_audio.leave(self.speech.finish(at, cut_off=discard_unheard))
             self._intake.end(at, discard_unheard=discard_unheard)
             self._ended.set()
 
-    def end_turn(self, number: int) -> None:
+    def begin_turn(self, number: int) -> None:
+        """Take note that a turn of the conversation begins."""
+        self.speech.turn_began(number)
+
+    def end_turn(self, number: int, interrupted: bool) -> None:
         """Take note that a turn of the conversation is over."""
         if self.ended:
             if self._options.turn_audio:
                 self._turn_audio.left_ended(number)
         else:
-            self.speech.turn_ended(number)
+            self.speech.turn_ended(number, interrupted)
 
     def handlers_changed(self) -> None:
         """Keep from now on what a new handler will want."""
@@ -182,9 +251,10 @@ class Recording(Listener):
         self._intake.mark("start_turn", speaker, at)
         self._hold()
 
-    def mark_end(self, speaker: Speaker, at: float, interrupted: bool) -> None:
+    def mark_end(self, speaker: Speaker, at: float, interrupted: bool, turn: int | None) -> None:
         """Mark the end of a turn."""
-        self._intake.mark("end_turn", speaker, at, interrupted=interrupted)
+        known = {} if turn is None else {"conversation_turn": turn}
+        self._intake.mark("end_turn", speaker, at, interrupted=interrupted, **known)
 
     def run_ended(self, speaker: Speaker, run: Run) -> None:
         """Hand on a run of speech."""
@@ -214,7 +284,8 @@ class Recording(Listener):
             self._opened.set()
         if session is None:
             return
-        self._tell(STARTED)
+        if self._tell_started:
+            self._tell(STARTED)
         try:
             await self._hand_on(session)
         except RecorderClosed as error:
@@ -269,6 +340,7 @@ class Recording(Listener):
             identifier,
             metadata=options.metadata,
             tags=options.tags,
+            tracks=options.tracks,
             outputs=options.outputs,
             sample_rate=options.sample_rate,
             began_at=self._began_at,

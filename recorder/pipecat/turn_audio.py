@@ -8,14 +8,21 @@ from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from recorder import layouts
 from recorder.pipecat.handlers import RUN_AUDIO, TURN_AUDIO, Handlers
 from recorder.pipecat.lanes import Lanes
 from recorder.pipecat.turns import Run, Speaker, Turn
+from recorder.placement import JITTER_SECONDS
 
 if TYPE_CHECKING:
     from recorder.chunk_reader import Planes
     from recorder.session import Session
+
+
+_TURNS = "turns"
+"""The lane of turns: one after the other, and in each the user before the bot."""
 
 
 class TurnAudio:
@@ -68,7 +75,7 @@ class TurnAudio:
             runs = turn.runs[speaker]
             if runs and self._handlers.wanted(name):
                 self._due[runs[0].start] += 1
-                self._lanes.add(name, partial(self._tell_turn, name, speaker, turn))
+                self._lanes.add(_TURNS, partial(self._tell_turn, name, speaker, turn))
 
     def leave(self, turn: Turn) -> None:
         """Recording has ended in this turn."""
@@ -83,7 +90,7 @@ class TurnAudio:
 
     async def finish(self) -> None:
         """Wait for handlers, and keep in memory what the turn that goes on may still need."""
-        await self._lanes.drained(*TURN_AUDIO.values(), *RUN_AUDIO.values())
+        await self._lanes.drained(_TURNS, *RUN_AUDIO.values())
         left = self._left
         if left is not None:
             for speaker, name in TURN_AUDIO.items():
@@ -117,17 +124,40 @@ class TurnAudio:
         if session is not None:
             try:
                 for run in runs:
-                    planes = await session.read(run.start, run.end)
-                    audio += await asyncio.to_thread(voice, planes, speaker)
+                    audio += await self._said(session, speaker, run)
             except Exception as error:
                 self._failed(error)
         return bytes(audio)
 
+    async def _said(self, session: Session, speaker: Speaker, run: Run) -> bytes:
+        if speaker == "bot":
+            planes = await session.read(run.start, run.end)
+            return (await asyncio.to_thread(sides, planes))[1]
+        jitter = int(JITTER_SECONDS * self._rate)
+        start = max(0, run.start - jitter) if run.begins else run.start
+        planes = await session.read(start, run.end + jitter)
+        user, _ = await asyncio.to_thread(sides, planes)
+        return fitted(user, run.start - start, run.end - run.start, jitter)
 
-def voice(planes: Planes, speaker: Speaker) -> bytes:
-    """Return one side of a conversation, 16-bit mono."""
-    user, bot = sides(planes)
-    return bot if speaker == "bot" else user
+
+def fitted(audio: bytes, before: int, length: int, jitter: int) -> bytes:
+    """Return the run of speech that is in 16-bit audio where it was expected, or close to it.
+
+    Args:
+        audio: With up to `jitter` samples more behind its expected end.
+        before: Samples before its expected start, silent to where it starts; 0 if audio goes on.
+        length: Of the run, samples.
+        jitter: How far, in samples, it may lie from where it was expected.
+    """
+    samples = np.frombuffer(audio, "<i2")
+    sounds = np.flatnonzero(samples[: before + jitter])
+    first = int(sounds[0]) if before and len(sounds) else before
+    end = first + length
+    tail = samples[max(first, end - jitter) : end + jitter]
+    sounds = np.flatnonzero(tail)
+    if len(sounds) and sounds[-1] + 1 < len(tail):  # then it has ended there
+        end = max(first, end - jitter) + int(sounds[-1]) + 1
+    return samples[first:end].tobytes()
 
 
 def sides(planes: Planes) -> tuple[bytes, bytes]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
@@ -18,10 +19,15 @@ AHEAD_SECONDS = 0.1
 
 
 class Run(NamedTuple):
-    """Speech without a pause: samples [start, end) of the recording."""
+    """Speech without a pause: samples [start, end) of the recording.
+
+    `begins` says that there is no audio right before it. Where audio begins and ends is known here
+    to within the jitter: frames are placed by what comes after them, too.
+    """
 
     start: int
     end: int
+    begins: bool = False
 
 
 @dataclass(slots=True)
@@ -47,8 +53,8 @@ class Listener:
     def mark_start(self, speaker: Speaker, at: float) -> None:
         """A speaker began."""
 
-    def mark_end(self, speaker: Speaker, at: float, interrupted: bool) -> None:
-        """A speaker ended."""
+    def mark_end(self, speaker: Speaker, at: float, interrupted: bool, turn: int | None) -> None:
+        """A speaker ended, who had begun in this turn of the conversation, if that is known."""
 
     def run_ended(self, speaker: Speaker, run: Run) -> None:
         """A run of speech is complete."""
@@ -66,20 +72,32 @@ class Speech:
         zero: Time of sample 0, seconds.
         sample_rate: Of the recording, Hz.
         listener: Told what is found.
+        turn: Number of the conversation's turn that goes on; None where nobody counts.
+
+    Attributes:
+        user_until: Where the users' audio ends, so far.
+        heard_until: Where the bot's audio ends, so far.
     """
 
-    def __init__(self, zero: float, sample_rate: int, listener: Listener) -> None:
+    def __init__(
+        self, zero: float, sample_rate: int, listener: Listener, turn: int | None = None
+    ) -> None:
         self._zero = zero
         self._rate = sample_rate
+        self._jitter = int(JITTER_SECONDS * sample_rate)
         self._listener = listener
         self._turn = Turn()
+        self._number = turn
+        self._user_audio: deque[Run] = deque()
         self._user_start: int | None = None
         self._user_end = 0
         self._bot_speaks = False
         self._bot_start: int | None = None
         self._bot_turn: Turn | None = None
+        self._bot_number: int | None = None
         self._interrupted = False
         self._playing: asyncio.TimerHandle | None = None
+        self.user_until = 0
         self.heard_until = 0
 
     def position(self, at: float) -> int:
@@ -97,6 +115,24 @@ class Speech:
 
     # -- the user ------------------------------------------------------------------------------
 
+    def user_audio(self, at: float, samples: int, sample_rate: int) -> None:
+        """Audio of a user came."""
+        length = (samples * self._rate + sample_rate // 2) // sample_rate
+        now, audio, jitter = self.position(at), self._user_audio, self._jitter
+        start = max(0, now - length)
+        if audio and start - audio[-1].end <= jitter:
+            end = max(start + length, min(audio[-1].end + length, now + jitter))
+            audio[-1] = audio[-1]._replace(end=max(end, audio[-1].end))
+        else:
+            end = start + length
+            audio.append(Run(start, end))
+        self.user_until = audio[-1].end
+        needed = end - int(PRE_ROLL_SECONDS * self._rate)
+        if self._user_start is not None:
+            needed = min(needed, self._user_start)
+        while audio[0].end < needed:
+            audio.popleft()
+
     def user_started(self, at: float) -> None:
         """Speech of the user was noticed."""
         if self._user_start is not None:
@@ -110,13 +146,19 @@ class Speech:
         if self._user_start is None:
             return
         self._end_user_run(at)
-        self._listener.mark_end("user", at, False)
+        self._listener.mark_end("user", at, False, self._number)
 
     def _end_user_run(self, at: float) -> None:
-        if self._user_start is not None:
-            self._user_end = max(self._user_start, self.position(at))
-            run = Run(self._user_start, self._user_end)
-            self._user_start = None
+        """Take note of what a user said: not of pauses in which there is no audio at all."""
+        if self._user_start is None:
+            return
+        begin, end = self._user_start, self.position(at)
+        self._user_start, self._user_end = None, max(begin, end)
+        said = [run for run in self._user_audio if run.end > begin]
+        if said:
+            first = said[0].start
+            run = Run(max(begin, first), said[-1].end, begins=begin <= first)
+            self._user_end = run.end
             self._add("user", run, self._turn)
 
     # -- the bot -------------------------------------------------------------------------------
@@ -125,10 +167,11 @@ class Speech:
         """Audio of the bot came: it plays behind what came before it, as on the timeline."""
         length = (samples * self._rate + sample_rate // 2) // sample_rate
         start = self.position(at) - length
-        tolerance = int(JITTER_SECONDS * self._rate) if self.heard_until else 0
+        tolerance = self._jitter if self.heard_until else 0
         start = max(0, start if start - self.heard_until > tolerance else self.heard_until)
         if self._bot_speaks and self._bot_start is None:
             self._bot_start, self._bot_turn = start, self._turn
+            self._bot_number = self._number
             self._listener.mark_start("bot", self._time(start))
         self.heard_until = start + length
 
@@ -150,7 +193,7 @@ class Speech:
         if ahead > AHEAD_SECONDS:
             self._playing = asyncio.get_running_loop().call_later(ahead, self._end_playing)
         else:
-            self._listener.mark_end("bot", self._time(self.heard_until), self._interrupted)
+            self._bot_ended(self._time(self.heard_until))
 
     def interrupted(self, at: float) -> None:
         """The bot was interrupted: what it had sent ahead is not heard."""
@@ -159,7 +202,8 @@ class Speech:
             self._interrupted = True
         elif self._playing is not None:
             self._cancel_playing()
-            self._listener.mark_end("bot", at, True)
+            self._interrupted = True
+            self._bot_ended(at)
 
     def _end_bot_run(self) -> None:
         start, turn = self._bot_start, self._bot_turn
@@ -173,7 +217,10 @@ class Speech:
 
     def _end_playing(self) -> None:
         if self._cancel_playing():
-            self._listener.mark_end("bot", self._time(self.heard_until), False)
+            self._bot_ended(self._time(self.heard_until))
+
+    def _bot_ended(self, at: float) -> None:
+        self._listener.mark_end("bot", at, self._interrupted, self._bot_number)
 
     def _cancel_playing(self) -> bool:
         timer, self._playing = self._playing, None
@@ -183,27 +230,48 @@ class Speech:
 
     # -- turns ---------------------------------------------------------------------------------
 
-    def turn_ended(self, number: int) -> None:
+    def turn_began(self, number: int) -> None:
+        """A turn of the conversation began."""
+        self._number = number
+
+    def turn_ended(self, number: int, interrupted: bool = False) -> None:
         """A turn of the conversation ended.
 
         Speech belongs to the turn it began in: what the bot is still saying to this one, and what
         the user is saying to the next, which is what ended this.
+
+        Args:
+            number: Of the turn.
+            interrupted: Whether the user spoke while the bot did, says who counts the turns.
         """
+        if interrupted and (self._bot_speaks or self._playing is not None):
+            self._interrupted = True
+        self._number = number + 1
         turn, self._turn = self._turn, Turn()
         turn.number = number
         if self._bot_turn is not turn:
             self._listener.turn_ended(turn)
 
-    def finish(self, at: float) -> Turn:
+    def finish(self, at: float, *, cut_off: bool = False) -> Turn:
         """Recording stops: what is being said ends here.
+
+        Args:
+            at: When.
+            cut_off: Whether the bot is not heard any further, either.
 
         Returns:
             The turn that goes on.
         """
-        self._end_user_run(at)
+        self.user_stopped(at)
+        playing = self._cancel_playing()
+        speaks = self._bot_speaks and self._bot_start is not None
+        if cut_off:
+            self.heard_until = min(self.heard_until, self.position(at))
+            self._interrupted = self._interrupted or playing or speaks
         self._bot_speaks = False
         self._end_bot_run()
-        self._cancel_playing()
+        if playing or speaks:
+            self._bot_ended(self._time(self.heard_until))
         return self._turn
 
     def _add(self, speaker: Speaker, run: Run, turn: Turn) -> None:

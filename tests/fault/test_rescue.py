@@ -14,7 +14,7 @@ import pytest
 from calls import RATE, VOICE, die, leftovers, listing, manifest, samples, settings_in, speak
 from faulty_store import FaultyStore, refusal
 
-from recorder import Outcome, Recorder, Recovered, State, VirtualClock
+from recorder import Outcome, Recorder, Recovered, State, Track, VirtualClock
 from uploader.errors import AccessDenied, Unsupported
 from uploader.local import LocalStore
 
@@ -64,6 +64,43 @@ async def test_what_was_sealed_is_finished_and_what_is_missing_is_listed(
     assert (document["state"], document["epoch"]) == ("completed_with_gaps", 2)
     assert document["recovered"][0]["from"] == "bucket"
     assert not leftovers(tmp_path)
+
+
+async def test_who_spoke_is_known_after_a_death_and_after_a_loss(
+    tmp_path: Path, clock: VirtualClock
+) -> None:
+    """From the spool and from the bucket: whose a track is, since when, and a turn's number."""
+    for lost in (False, True):
+        folder = tmp_path / str(lost)
+        folder.mkdir()
+        recorder = Recorder(settings_in(folder), clock=clock, recover=False)
+        await recorder.__aenter__()
+        call = await recorder.start("call")
+        call.add_track(Track("user", participant="Zoë"))
+        call.add_track(Track("guest", participant="id-2"))
+        for second in range(6):
+            speak(call, clock, second, second + 1)
+            if second == 0:
+                call.start_turn("user", at=call.zero + 0.25)
+                call.end_turn("user", at=call.zero + 0.75, conversation_turn=7)
+            await call.flush()
+        await die(recorder)
+        if lost:
+            shutil.rmtree(folder / "spool")
+            [one] = await rescued(folder, clock)
+        else:
+            async with Recorder(settings_in(folder), clock=clock, recover=False) as again:
+                [one] = await again.recover()
+        assert one.outcome is Outcome.RECOVERED
+        document = manifest(folder)
+        assert [(track["name"], track["participant"]) for track in document["tracks"]] == [
+            ("user", "Zoë"),
+            ("bot", None),
+            ("guest", "id-2"),
+        ]
+        assert [track["joined"] for track in document["tracks"]] == [0, None, None]
+        [turn] = document["turns"]
+        assert (turn["track"], turn["conversation_turn"]) == ("user", 7)
 
 
 async def test_an_owner_is_gone_when_nothing_has_changed_between_two_looks(

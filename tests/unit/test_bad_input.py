@@ -17,6 +17,7 @@ from recorder import (
     Settings,
     SettingsError,
     State,
+    Track,
     VirtualClock,
 )
 
@@ -144,3 +145,15 @@ def test_no_bucket_says_what_to_set(monkeypatch: pytest.MonkeyPatch, tmp_path: P
     monkeypatch.chdir(tmp_path)
     with pytest.raises(SettingsError, match="RECORDER_BUCKET"):
         Recorder()
+
+
+@pytest.mark.parametrize(
+    "track", [Track("../x"), Track("user", participant=""), Track("user", participant="a\nb")]
+)
+async def test_a_track_that_is_added_is_checked(recorder: Recorder, track: Track) -> None:
+    async with recorder.start() as call:
+        with pytest.raises(InvalidName):
+            call.add_track(track)
+        call.write("user", PCM, RATE)
+    assert call.result is not None
+    assert call.result.state is State.COMPLETED

@@ -56,7 +56,7 @@ def manifest(**changes: Any) -> bytes:
         "sample_rate": 24000,
         "samples": 144000,
         "duration_seconds": 6.0,
-        "tracks": [{"name": "user", "source": "capture"}],
+        "tracks": [{"name": "user", "source": "capture", "participant": "\x1b[31mann"}],
         "chunks": [
             {"number": 1, "first_sample": 0, "samples": 72000, "bytes": 144080},
             {"number": 2, "first_sample": 72000, "samples": 72000, "bytes": 144080},
@@ -261,7 +261,7 @@ def test_show_a_recording_that_goes_on(run: Run, tmp_path: Path) -> None:
     text = result.stdout
     assert squeezed(line_with(text, "state")) == "state recording"
     assert "customer=[b]7[/b]" in text
-    assert "user (capture)" in text
+    assert r"user (capture, '\x1b[31mann')" in text
     assert "epoch 2, revision 3" in text
     assert squeezed(line_with(text, "72,000", "stored")) == "1 0 72,000 140.7 KiB stored"
     assert squeezed(line_with(text, "missing")).startswith("2 ")

@@ -205,3 +205,17 @@ def test_a_message_is_one_short_line_naming_value_and_rule(check, bad):
 def test_an_invalid_name_is_an_error_of_ours_and_a_value_error():
     assert issubclass(InvalidName, BotRecorderError)
     assert issubclass(InvalidName, ValueError)
+
+
+# -- participants ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("text", ["ann", "Zoë 你好", "+49 30 1234", "x" * 128])
+def test_participants(text):
+    assert names.check_participant(text) == text == names.as_participant(text)
+
+
+@pytest.mark.parametrize("text", ["", "x" * 129, "a\nb", "a\u202eb", "\ud800", "\x00", 5])
+def test_participants_that_are_not_allowed(text):
+    with pytest.raises(InvalidName, match="participant"):
+        names.check_participant(text)

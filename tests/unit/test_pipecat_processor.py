@@ -38,6 +38,7 @@ from pipecat.processors.audio.audio_buffer_processor import AudioBufferProcessor
 from recorder import (
     Recorder,
     RecordingResult,
+    Session,
     Settings,
     SettingsError,
     State,
@@ -352,6 +353,88 @@ async def test_two_users_at_once_take_no_longer_than_one(
     assert np.array_equal((await final_audio(store, "/user-2.wav"))[:, 0], other)
 
 
+async def test_the_manifest_says_who_is_on_a_track_and_since_when(
+    clock: VirtualClock, recorder: Recorder, store: FaultyStore
+) -> None:
+    async with talking(clock, recorder, track_names=lambda _: None) as talk:
+        await talk.say(ann=noise(1))
+        await talk.say(bob=noise(0.5))
+        await talk.stage.push(EndFrame())
+        await talk.over()
+    (manifest,) = await objects(store, "/manifest.json")
+    assert json.loads(manifest)["tracks"] == [
+        {"name": "bot", "source": "playout", "participant": None, "joined": None},
+        {"name": "user", "source": "capture", "participant": "ann", "joined": 0},
+        {"name": "user-2", "source": "capture", "participant": "bob", "joined": RATE},
+    ]
+
+
+async def test_nothing_that_is_stored_says_who_spoke_where_that_is_not_wanted(
+    clock: VirtualClock, recorder: Recorder, store: FaultyStore, settings: Settings
+) -> None:
+    async with talking(clock, recorder, record_participants=False) as talk:
+        await talk.say(a_person=noise(1))
+        await talk.until(lambda: talk.processor.recording_id)
+        spooled = [path.read_bytes() for path in settings.spool_dir.rglob("*") if path.is_file()]
+        await talk.stage.push(EndFrame())
+        await talk.over()
+    assert not any(b"a_person" in one for one in spooled)
+    assert not any(b"a_person" in one for one in await objects(store, ""))
+
+
+@pytest.mark.parametrize("waiting", [False, True])
+async def test_timestamps_are_passed_on_in_seconds(
+    clock: VirtualClock, recorder: Recorder, waiting: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written: list[dict[str, Any]] = []
+
+    def write(_session: Session, track: str, *arguments: Any, **known: Any) -> None:
+        assert track == "user"
+        assert len(arguments) == 4
+        written.append(known)
+
+    monkeypatch.setattr(Session, "write", write)
+    async with talking(clock, recorder, started=not waiting) as talk:
+        for number in range(30):
+            clock.advance(0.02)
+            frame = InputAudioRawFrame(bytes(640), 16_000, 1)
+            frame.pts = 960 * number
+            await talk.stage.push(frame)
+        await talk.until(lambda: len(written) == 30)
+    assert written[:10] == [{}] * 10
+    assert [one["pts"] for one in written[11:]] == pytest.approx(
+        [0.02 * number for number in range(11, 30)]
+    )
+
+
+async def test_formats_may_change_from_frame_to_frame(
+    clock: VirtualClock, recorder: Recorder, store: FaultyStore
+) -> None:
+    tone = np.full(RATE, 4000, np.int16)
+    async with talking(clock, recorder) as talk:
+        for number in range(100):
+            rate, channels = [(RATE, 1), (16_000, 2), (8_000, 1), (48_000, 2)][number // 25]
+            clock.advance(0.02)
+            audio = tone[: rate // 50 * channels].tobytes()
+            frames = [
+                InputAudioRawFrame(audio, rate, channels),
+                TTSAudioRawFrame(audio, rate, channels),
+            ]
+            frames += [
+                InputAudioRawFrame(b"", rate, channels),
+                TTSAudioRawFrame(b"", rate, channels),
+            ]
+            for frame in frames:
+                await talk.stage.push(frame)
+                assert talk.stage.behind.seen[-1] is frame
+        await talk.stage.push(EndFrame())
+        await talk.over()
+        assert talk.processor.errors == 0
+    audio = await final_audio(store)
+    assert abs(len(audio) - 2 * RATE) <= 1
+    assert (np.abs(audio.astype(int) - 4000) < 400).mean() > 0.99
+
+
 async def test_a_bot_is_not_recorded_beyond_its_interruption(
     clock: VirtualClock, recorder: Recorder, store: FaultyStore
 ) -> None:
@@ -375,7 +458,29 @@ async def test_a_bot_is_not_recorded_beyond_its_interruption(
     (manifest,) = await objects(store, "/manifest.json")
     (turn,) = json.loads(manifest)["turns"]
     assert (turn["track"], turn["start"], turn["interrupted"]) == ("bot", 0, True)
-    assert turn["end"] == heard
+    assert (turn["end"], turn["conversation_turn"]) == (heard, 1)
+
+
+async def test_the_manifests_turns_say_which_of_the_conversations_they_belong_to(
+    clock: VirtualClock, recorder: Recorder, store: FaultyStore
+) -> None:
+    async with talking(clock, recorder) as talk:
+        for number in (1, 2):
+            await talk.stage.push(UserStartedSpeakingFrame())
+            await talk.say(user=noise(0.5))
+            await talk.stage.push(UserStoppedSpeakingFrame())
+            await talk.stage.push(BotStartedSpeakingFrame())
+            await talk.say(bot=noise(0.5))
+            if number == 1:
+                await talk.stage.push(BotStoppedSpeakingFrame())
+                await talk.stage.end_turn(1)
+        await talk.stage.push(CancelFrame())
+        await talk.over()
+    (manifest,) = await objects(store, "/manifest.json")
+    assert [
+        (turn["number"], turn["track"], turn["conversation_turn"], turn["interrupted"])
+        for turn in json.loads(manifest)["turns"]
+    ] == [(1, "user", 1, False), (2, "bot", 1, False), (3, "user", 2, False), (4, "bot", 2, True)]
 
 
 async def test_speech_becomes_turn_clips(

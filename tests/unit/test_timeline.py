@@ -222,3 +222,30 @@ def test_a_restored_timeline_goes_on_the_same() -> None:
     assert [run.start for run in after.timeline.runs] == [run.start for run in whole.timeline.runs]
     assert after.timeline.state()["turns"] == whole.timeline.state()["turns"]
     assert after.timeline.length == whole.timeline.length == 4 * RATE
+
+
+# -- who speaks ------------------------------------------------------------------------------------
+
+
+def test_a_track_says_whose_it_is_and_since_when() -> None:
+    trace = Trace("capture", "capture")
+    speak(trace, 0.5, 0.5, track=1)
+    trace.mark(Kind.TRACK, 1.0, 1, {"name": "t1", "source": "capture", "participant": "ann"})
+    trace.timeline.advance(ns(5.0))
+    restored = Timeline(RATE, HOLD_BACK)
+    restored.restore(json.loads(json.dumps(trace.timeline.state())))
+    for timeline in (trace.timeline, restored):
+        assert [(state.participant, state.joined) for state in timeline.tracks] == [
+            (None, None),
+            ("ann", RATE // 2),
+        ]
+
+
+def test_a_turn_says_which_of_the_conversations_it_belongs_to() -> None:
+    trace = Trace()
+    for number in (3, None):
+        told = {} if number is None else {"conversation_turn": number}
+        trace.mark(Kind.TURN_START, 1.0, 0)
+        trace.mark(Kind.TURN_END, 2.0, 0, {"interrupted": False, **told})
+    trace.stop(3.0)
+    assert [turn.conversation_turn for turn in trace.timeline.turns] == [3, None]
