@@ -316,12 +316,12 @@ async def test_tracks_that_join_late_are_silent_before_in_whatever_parts_they_ar
     async with Recorder(settings, clock=clock) as recorder:
         call = await recorder.start("call", tracks=["a", "b"])
         for second in range(20):
-            clock.advance(1)
             now = slice(second * rate, (second + 1) * rate)
+            if second >= 16:  # what a bot says begins when it is given
+                call.write("bot", voice[2, now].tobytes(), rate)
+            clock.advance(1)
             call.write("a", voice[0, now].tobytes(), rate)
             call.write("b", voice[1, now].tobytes(), rate)
-            if second >= 16:
-                call.write("bot", voice[2, now].tobytes(), rate)
             await call.flush()
         result = await call.stop()
     assert result.state is State.COMPLETED

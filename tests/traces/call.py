@@ -216,7 +216,13 @@ class Call:
             for first in firsts:
                 pcm = source.pcm(first, min(count, whole - first))
                 yield Frame(
-                    handed(first), track, pcm, form.rate, form.channels, None, form.encoding
+                    handed(first),
+                    track,
+                    pcm,
+                    form.rate,
+                    form.channels,
+                    encoding=form.encoding,
+                    begins=handover is as_it_plays,
                 )
 
         # Of a chunk that is handed over only after it was played, a cut leaves nothing.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from traces.call import Call, ahead, all_at_once, as_it_plays
-from traces.trace import Bounds, Trace
+from traces.trace import Trace
 
 
 def traces() -> Iterator[Trace]:
@@ -124,18 +124,4 @@ def traces() -> Iterator[Trace]:
         )
         .say(5.5, 2, chunk=0.02, handover=all_at_once, plays_at=5.7, played_every=0.1)
         .trace()
-    )
-    yield (
-        Call(
-            "played-tells-interruption", 9, "nobody tells of the interruption, but what was played"
-        )
-        .mic(speech=((3, 5),))
-        .say(1, 5, chunk=0.02, handover=ahead(1.0), played_every=0.1, interrupted=3.3, told=False)
-        .say(5.5, 2, chunk=0.02, handover=ahead(1.0), played_every=0.1)
-        .trace(
-            Bounds(
-                phantom=20,
-                why="a player that stops is told from one that is slow by what comes next",
-            )
-        )
     )

@@ -80,6 +80,7 @@ def tell(call: Session, event: Event) -> None:
             more["pts"] = event.pts
         if event.encoding != "pcm16":
             more["encoding"] = event.encoding
+        at += event.seconds if event.begins else 0.0
         call.write(event.track, event.pcm, event.rate, event.channels, at, **more)
         return
     mark(call, event, at)

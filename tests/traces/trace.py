@@ -39,6 +39,7 @@ class Frame:
         channels: 1 or more.
         pts: Seconds of its first sample on the source's own clock, if the source tells.
         encoding: Of `pcm`.
+        begins: Whether it begins to play at `at`, and who hands it on knows.
     """
 
     at: float
@@ -48,6 +49,13 @@ class Frame:
     channels: int = 1
     pts: float | None = None
     encoding: Encoding = "pcm16"
+    begins: bool = False
+
+    @property
+    def seconds(self) -> float:
+        """Its length."""
+        width = self.channels * (2 if self.encoding == "pcm16" else 1)
+        return len(self.pcm) // width / self.rate
 
 
 @dataclass(frozen=True, slots=True)
