@@ -6,7 +6,7 @@ a burst makes up for was a stall. What every following frame lags by was silence
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -31,6 +31,9 @@ The shortest packet that can be lost has 10 ms (RFC 6716, section 2.1.4, for Opu
 
 UNTIMELY_SECONDS = 0.25
 """Timestamps that arrival contradicts by more, all the look-ahead long, stood still or jumped."""
+
+
+Later = Callable[[], Iterator[Record]]
 
 
 class Start(NamedTuple):
@@ -72,7 +75,7 @@ class Placement:
         self,
         record: Record,
         track: TrackState,
-        later: Iterable[Record],
+        later: Later,
         known_ns: int | None,
         earliest: int,
     ) -> Start | None:
@@ -81,7 +84,7 @@ class Placement:
         Args:
             record: The frame.
             track: Its track, as far as it is decided on.
-            later: The records after it, in order.
+            later: Returns the records after it, in order.
             known_ns: All that was written before it is among them; None: there will be no more.
             earliest: No sample before it can still be placed.
 
@@ -89,11 +92,11 @@ class Placement:
             None where that cannot be told before more is known.
         """
         if track.source == "playout":
-            return self._playout(record, track, list(later), known_ns, earliest)
+            return self._playout(record, track, later, known_ns, earliest)
         return self._capture(record, track, later, known_ns)
 
     def _capture(
-        self, record: Record, track: TrackState, later: Iterable[Record], known_ns: int | None
+        self, record: Record, track: TrackState, later: Later, known_ns: int | None
     ) -> Start | None:
         cursor = track.cursor
         lag = self._lag(record, cursor)
@@ -121,7 +124,7 @@ class Placement:
         self,
         record: Record,
         track: TrackState,
-        later: list[Record],
+        later: Later,
         known_ns: int | None,
         earliest: int,
     ) -> Start | None:
@@ -145,19 +148,23 @@ class Placement:
         start = cursor + lag + track.delay if heard is None else heard
         return Start(max(cursor, start), cursor + lag)
 
-    def _outruns(self, record: Record, later: list[Record]) -> bool:
+    def _outruns(self, record: Record, later: Later) -> bool:
         """Return whether the frame behind this one comes before this one can have been played."""
-        for one in later:
-            if one.track == record.track and one.kind is Kind.CLEAR:
+        for one in later():
+            if one.written_ns > record.written_ns + self.look_ahead_ns:
                 break
-            if one.track == record.track and one.kind is Kind.AUDIO:
+            if one.track != record.track:
+                continue
+            if one.kind is Kind.CLEAR:
+                break
+            if one.kind is Kind.AUDIO:
                 length_ns = record.samples * NS // record.sample_rate
                 return one.at_ns - record.at_ns < length_ns // 2
         return False
 
-    def _heard(self, record: Record, track: TrackState, later: Iterable[Record]) -> int | None:
+    def _heard(self, record: Record, track: TrackState, later: Later) -> int | None:
         """Return where a frame began to be played, by what is reported within the look-ahead."""
-        for one in later:
+        for one in later():
             if one.written_ns > record.written_ns + self.look_ahead_ns:
                 break
             if one.track != record.track:
@@ -174,7 +181,7 @@ class Placement:
         self,
         record: Record,
         cursor: int,
-        later: Iterable[Record],
+        later: Later,
         known_ns: int | None,
         enough: int,
     ) -> int | None:
@@ -183,7 +190,7 @@ class Placement:
         Args:
             record: The frame.
             cursor: Where it would begin.
-            later: The records after it, in order.
+            later: See `start`.
             known_ns: See `start`.
             enough: From here down, it does not matter how much less it is.
 
@@ -205,12 +212,10 @@ class Placement:
             return None
         return least
 
-    def _lags(
-        self, record: Record, cursor: int, later: Iterable[Record]
-    ) -> Iterator[tuple[int, int]]:
+    def _lags(self, record: Record, cursor: int, later: Later) -> Iterator[tuple[int, int]]:
         """Yield when each frame behind was written, and its lag, were the first to begin here."""
         plain = self.samples(record)
-        for one in later:
+        for one in later():
             if one.track != record.track:
                 continue
             if one.kind is Kind.CLEAR:

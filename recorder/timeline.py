@@ -248,7 +248,7 @@ class Timeline:
         earliest = 0
         if not self._may_be_stalled(state, record.written_ns):
             earliest = self.position(record.written_ns) - self.reach
-        found = self.placement.start(record, state, self._later(), known_ns, earliest)
+        found = self.placement.start(record, state, self._later, known_ns, earliest)
         if found is None:
             return False
         start = max(found.position, earliest)

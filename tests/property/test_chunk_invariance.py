@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import json
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -38,22 +38,47 @@ class Step:
 
 
 RATES = (8000, 16000, 11025, 24000)
+MARKS = ["clear", "pause", "resume", "turn", "turn end", "played"]
 steps = st.builds(
     Step,
     wait_ms=st.sampled_from([0, 0, 5, 20, 20, 20, 40, 90, 300, 800, 1500, 4000]),
     track=st.integers(0, 2),
-    kind=st.sampled_from(["audio"] * 12 + ["clear", "pause", "resume", "turn"]),
+    kind=st.sampled_from(["audio"] * 9 + ["timed"] * 4 + MARKS),
     rate=st.sampled_from(RATES),
     frames=st.sampled_from([1, 80, 160, 160, 160, 333, 4000]),
     channels=st.sampled_from([1, 1, 1, 2]),
 )
 
 
+def spoken(seconds: int, ppm: int, stalls: list[int]) -> list[Step]:
+    """Speech in frames of 100 ms from a clock that is off; it stalls, and makes up for it."""
+    frame = Step(100, 0, "audio", RATE, 800 + 800 * ppm // 1_000_000, 1)
+    steps = [frame] * (10 * seconds)
+    for stall in stalls:
+        first = stall % (len(steps) - 30)
+        steps[first] = replace(steps[first], wait_ms=2000)
+        steps[first + 1 : first + 20] = [replace(frame, wait_ms=0)] * 19
+    return steps
+
+
 def record(
-    path: Path, trace: list[Step], chunk_samples: int, looks: int, hold_back: float
+    path: Path,
+    trace: list[Step],
+    chunk_samples: int,
+    looks: int,
+    hold_back: float,
+    stall: float = 0.0,
 ) -> tuple[NDArray[np.int16], list[int], dict[str, object]]:
-    """Play a trace through a journal and a sealer; return planes, chunk lengths and last state."""
-    plan = make_plan(sample_rate=RATE, chunk_samples=chunk_samples, hold_back_seconds=hold_back)
+    """Play a trace through a journal and a sealer; return planes, chunk lengths and last state.
+
+    The sealer looks after so many steps, and every fifth time it is another one that goes on.
+    """
+    plan = make_plan(
+        sample_rate=RATE,
+        chunk_samples=chunk_samples,
+        hold_back_seconds=hold_back,
+        stall_seconds=stall,
+    )
     spool = Spool.create(path, f"c{chunk_samples}-{looks}", plan.to_dict())
     quota = SpoolQuota(1 << 32)
     sealer = Sealer(spool, quota, plan)
@@ -66,19 +91,37 @@ def record(
         writer.append(Kind.TRACK, track, 0, 0, body)
     for index, step in enumerate(trace):
         now += step.wait_ms * NS // 1000
-        if step.kind == "audio":
+        if step.kind in ("audio", "timed"):
             if not paused:
                 pcm = noise[: 2 * step.frames * step.channels]
-                writer.append(Kind.AUDIO, step.track, now, now, pcm, step.rate, step.channels)
+                timed = step.kind == "timed"
+                writer.append(
+                    Kind.TIMED_AUDIO if timed else Kind.AUDIO,
+                    step.track,
+                    now,
+                    now,
+                    pcm,
+                    step.rate,
+                    step.channels,
+                    now * 1001 // 1000 // 20_000_000 * 20_000_000 if timed else None,
+                )
         elif step.kind == "clear":
             writer.append(Kind.CLEAR, step.track, now, now)
         elif step.kind == "turn":
             writer.append(Kind.TURN_START, step.track, now, now)
-        elif (step.kind == "pause") != paused:
+        elif step.kind == "turn end":
+            writer.append(Kind.TURN_END, step.track, now, now, b'{"interrupted": true}')
+        elif step.kind == "played":
+            writer.append(Kind.PLAYED, step.track, now, now, time_ns=now // 3)
+        elif (step.kind == "pause") != paused:  # pause or resume
             paused = not paused
             writer.append(Kind.PAUSE if paused else Kind.RESUME, NO_TRACK, now, now)
         if looks and index % looks == 0:
             sealer.step(now)
+            if index % (5 * looks) == 0:
+                sealer.close()
+                sealer = Sealer(spool, quota, plan)
+                sealer.restore()
     stop = json.dumps({"discard_unheard": False}).encode()
     writer.append(Kind.STOP, NO_TRACK, now, now, stop)
     writer.close()
@@ -101,18 +144,43 @@ def record(
     chunk_samples=st.sampled_from([800, 4001, 16000, 80000]),
     looks=st.sampled_from([1, 3, 50]),
     hold_back=st.sampled_from([0.2, 0.5, HOLD_BACK]),
+    stall=st.sampled_from([0.0, 0.7, 3.0]),
 )
 def test_concatenation_is_independent_of_chunk_length_and_of_looking(
-    trace: list[Step], chunk_samples: int, looks: int, hold_back: float
+    trace: list[Step], chunk_samples: int, looks: int, hold_back: float, stall: float
 ) -> None:
     with tempfile.TemporaryDirectory() as folder:
-        whole, _, facts = record(Path(folder), trace, 10_000_000, 0, hold_back)
-        pieces, lengths, same_facts = record(Path(folder), trace, chunk_samples, looks, hold_back)
+        whole, _, facts = record(Path(folder), trace, 10_000_000, 0, hold_back, stall)
+        pieces, lengths, same_facts = record(
+            Path(folder), trace, chunk_samples, looks, hold_back, stall
+        )
     assert all(length == chunk_samples for length in lengths[:-1])
     assert sum(lengths) == facts["length"]
     assert lengths == [] or 0 < lengths[-1] <= chunk_samples
     assert same_facts == facts
     np.testing.assert_array_equal(pieces, whole)
+
+
+@settings(max_examples=15, deadline=None)
+@given(
+    ppm=st.sampled_from([-2500, -1250, 1250, 2500]),
+    stalls=st.lists(st.integers(0, 10_000), max_size=3),
+    chunk_samples=st.sampled_from([800, 4001, 80000]),
+    looks=st.sampled_from([1, 7]),
+)
+def test_nor_where_a_clock_is_followed(
+    ppm: int, stalls: list[int], chunk_samples: int, looks: int
+) -> None:
+    trace = spoken(30, ppm, stalls)
+    with tempfile.TemporaryDirectory() as folder:
+        whole, _, facts = record(Path(folder), trace, 10_000_000, 0, HOLD_BACK, 3.0)
+        pieces, _, same_facts = record(Path(folder), trace, chunk_samples, looks, HOLD_BACK, 3.0)
+    assert same_facts == facts
+    np.testing.assert_array_equal(pieces, whole)
+    if not stalls:
+        followed = np.count_nonzero(whole) - sum(step.frames for step in trace)
+        assert followed * -ppm > 0
+        assert abs(followed) > 100
 
 
 @settings(max_examples=40, deadline=None)
