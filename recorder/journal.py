@@ -46,6 +46,10 @@ _LIMITS |= {Kind.LOST: SEGMENT_BYTES, Kind.STOP: SEGMENT_BYTES}
 MAX_PAYLOAD = AUDIO_LIMIT - HEADER_BYTES - TIME_BYTES - 8
 
 
+MADV_POPULATE_WRITE = 23
+"""Linux `madvise(2)`; `mmap` has no name for it."""
+
+
 def segment_path(folder: Path, number: int) -> Path:
     """Return the file of segment `number` (from 1)."""
     return folder / f"{number:08d}.journal"
@@ -54,7 +58,7 @@ def segment_path(folder: Path, number: int) -> Path:
 class _Segment:
     """One mapped segment file."""
 
-    def __init__(self, path: Path, *, create: bool) -> None:
+    def __init__(self, path: Path, *, create: bool, touch: bool = False) -> None:
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL if create else os.O_RDONLY
         fd = os.open(path, flags | os.O_CLOEXEC, 0o600)
         try:
@@ -68,6 +72,9 @@ class _Segment:
             raise
         finally:
             os.close(fd)
+        if touch:  # here, and not by the frame path: a page's first touch can wait for the disk
+            with contextlib.suppress(OSError):  # kernels before Linux 5.14, other systems
+                self.map.madvise(MADV_POPULATE_WRITE)
         self.view = memoryview(self.map)
 
     def close(self) -> None:
@@ -95,7 +102,7 @@ class JournalWriter:
         self._closed = False
         self._disk_full = ""
         self.number = 0
-        self._current = self._allocate()
+        self._current = self._allocate(touch=True)
         self.number = 1
         self._view = self._current.view
         self._offset = 0
@@ -165,7 +172,7 @@ class JournalWriter:
         with self._allocating:
             if self._spare is None and not self._closed:
                 self._disk_full = ""
-                self._spare = self._allocate()
+                self._spare = self._allocate(touch=True)
 
     @property
     def needs_spare(self) -> bool:
@@ -206,11 +213,11 @@ class JournalWriter:
             raise SpoolFull(self._disk_full)
         return self._allocate()
 
-    def _allocate(self) -> _Segment:
+    def _allocate(self, *, touch: bool = False) -> _Segment:
         path = segment_path(self._folder, self._prepared + 1)
         try:
             segment = self._quota.allocate(
-                SEGMENT_BYTES, lambda: _Segment(path, create=True), self._folder
+                SEGMENT_BYTES, lambda: _Segment(path, create=True, touch=touch), self._folder
             )
         except SpoolFull as error:
             if isinstance(error.__cause__, OSError):

@@ -162,6 +162,7 @@ class Session:
         self.zero = zero
         self._journal = journal
         self._clock = clock
+        self._monotonic = clock.monotonic
         self._backstage = backstage
         self._report = report
         self._lock = threading.Lock()
@@ -228,12 +229,9 @@ class Session:
             if encoding not in ENCODINGS:
                 raise InvalidFrame(f"encoding={encoding!r}: must be {', '.join(ENCODINGS)}")
             data = decoded(data, encoding)
-        if len(data) % (2 * num_channels) or self._partial:
-            data = self._whole_samples(track, data, sample_rate, num_channels)
-        length = len(data)
         if track not in self._tracks:
             self._check_track(track)
-        now = self._clock.monotonic()
+        now = self._monotonic()
         if at is not None and not abs(at - now) <= MAX_AHEAD_SECONDS:
             raise InvalidFrame(
                 f"at={at!r} is not within an hour of now ({now:.3f}): it must be seconds on the "
@@ -241,37 +239,62 @@ class Session:
             )
         if pts is not None and not abs(pts) <= MAX_PTS_SECONDS:
             raise InvalidFrame(f"pts={pts!r}: must be seconds, at most {MAX_PTS_SECONDS:g}")
+        if len(data) % (2 * num_channels) or self._partial:
+            data = self._whole_samples(track, data, sample_rate, num_channels)
         with self._lock:
             if self._ended or self._paused:
                 self.ignored += 1
                 return
             at_ns = None if at is None else int((at - self.zero) * NS)
             written = self._written_now(at_ns, now)
-            at_ns = written if at_ns is None else at_ns
-            if not length:
-                return
-            width, left = 2 * num_channels, length
-            try:
-                index = self._tracks.get(track)
-                if index is None:
-                    index = self._declare(speaking_as(track), written)
-                if self._lost:
-                    self._tell_lost(track, min(length, MAX_PAYLOAD), written)
-                for piece in _pieces(data, width):
-                    behind = left - len(piece)
-                    piece_at = at_ns - behind // width * NS // sample_rate
-                    kind, time_ns = Kind.AUDIO, None
-                    if pts is not None:
-                        kind = Kind.TIMED_AUDIO
-                        time_ns = int(pts * NS) + (length - left) // width * NS // sample_rate
-                    self._journal.append(
-                        kind, index, piece_at, written, piece, sample_rate, num_channels, time_ns
-                    )
-                    left = behind
-                self.frames += 1
-            except SpoolFull as error:
-                start = at_ns - left // width * NS // sample_rate
-                self._refuse(track, start, written, error)
+            self._accept(
+                track,
+                data,
+                sample_rate,
+                num_channels,
+                written if at_ns is None else at_ns,
+                written,
+                None if pts is None else int(pts * NS),
+            )
+
+    def _accept(
+        self,
+        track: str,
+        data: bytes | memoryview,
+        sample_rate: int,
+        channels: int,
+        at_ns: int,
+        written: int,
+        time_ns: int | None,
+    ) -> None:
+        """Note a frame in the journal, the longest in several records; or that it is lost."""
+        length, width = len(data), 2 * channels
+        if not length:
+            return
+        kind = Kind.AUDIO if time_ns is None else Kind.TIMED_AUDIO
+        done = 0
+        try:
+            index = self._tracks.get(track)
+            if index is None:
+                index = self._declare(speaking_as(track), written)
+            if self._lost:
+                self._tell_lost(track, min(length, MAX_PAYLOAD), written)
+            while len(data) > MAX_PAYLOAD:
+                size = MAX_PAYLOAD - MAX_PAYLOAD % width
+                length_ns = size // width * NS // sample_rate
+                piece_at = at_ns - (len(data) - size) // width * NS // sample_rate
+                piece, data = data[:size], data[size:]
+                self._journal.append(
+                    kind, index, piece_at, written, piece, sample_rate, channels, time_ns
+                )
+                done += size
+                if time_ns is not None:
+                    time_ns += length_ns
+            self._journal.append(kind, index, at_ns, written, data, sample_rate, channels, time_ns)
+            self.frames += 1
+        except SpoolFull as error:
+            start = at_ns - (length - done) // width * NS // sample_rate
+            self._refuse(track, start, written, error)
 
     def _whole_samples(
         self, track: str, data: bytes | memoryview, sample_rate: int, num_channels: int
@@ -572,7 +595,7 @@ class Session:
         Frames from before the start are handed over right after it, and count as written when
         they arrived: only so they may be placed there, which nothing sealed forbids yet.
         """
-        now = self._clock.monotonic() if now is None else now
+        now = self._monotonic() if now is None else now
         written = int((now - self.zero) * NS)
         if now < self._catch_up_until:
             written = self._last_ns if at_ns is None else min(written, at_ns)
@@ -620,11 +643,3 @@ class _Lost:
         if open_end:
             told["open"] = True
         return json.dumps(told).encode()
-
-
-def _pieces(data: bytes | memoryview, width: int) -> Sequence[bytes | memoryview]:
-    """Return what of a frame goes into one record each: all of it, but for the longest."""
-    if len(data) <= MAX_PAYLOAD:
-        return (data,)
-    step = MAX_PAYLOAD - MAX_PAYLOAD % width
-    return [data[start : start + step] for start in range(0, len(data), step)]
