@@ -39,7 +39,7 @@ class Drift:
         minima: The least lag, output samples, in each of the newest blocks, as if none had been
             stretched; the last is of the block that goes on. None where nothing arrived in a block.
         blocks: How many blocks of the run have begun.
-        correcting: Whether it is being corrected.
+        correcting: Whether it is being corrected: 1 where it is slow, -1 where it is fast, or 0.
         offset: Lag that is not the clock's: what it has stepped by.
         last: The lag when it was steady last, without the offset; None before that.
         stepped: Whether it was not steady since.
@@ -47,7 +47,7 @@ class Drift:
 
     minima: list[int | None] = field(default_factory=list)
     blocks: int = 0
-    correcting: bool = False
+    correcting: int = 0
     offset: int = 0
     last: int | None = None
     stepped: bool = False
@@ -87,15 +87,30 @@ class Drift:
             lag -= step
         self.stepped, self.last = False, lag
         if abs(lag) > MOST_SECONDS * sample_rate:
-            self.correcting = False
+            self.correcting = 0
             return 0
-        threshold = END_SECONDS if self.correcting else BEGIN_SECONDS
-        self.correcting = abs(lag) >= threshold * sample_rate
+        side = 1 if lag > 0 else -1
+        if self.correcting == side:
+            threshold = END_SECONDS * sample_rate
+        else:
+            threshold = BEGIN_SECONDS * sample_rate
+            if lag > 0:
+                threshold += self._uncertain(least)
+        self.correcting = side if abs(lag) >= threshold else 0
         if not self.correcting:
             return 0
         most = int(MAX_STRETCH * block_out)
         wanted = round(lag * block_out / (TIME_CONSTANT_SECONDS * sample_rate))
-        return max(-most, min(most, wanted or (1 if lag > 0 else -1)))
+        return max(-most, min(most, wanted or side))
+
+    def _uncertain(self, least: int) -> int:
+        """Return how far the least lag may be from what it would be without jitter.
+
+        Frames cannot come early, but all of some seconds can come late: about as much as the least
+        of a block is above the least of all.
+        """
+        known = [lag for lag in self.minima if lag is not None]
+        return sum(known) // len(known) - least if known else 0
 
     def _steady(self, window: int, tolerance: int) -> int | None:
         """Return the least lag of a window; None while it is not full, or a burst goes on."""

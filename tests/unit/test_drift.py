@@ -16,11 +16,17 @@ from recorder.timeline import Run, Timeline
 
 
 def drifting(
-    ppm: float, seconds: float, *, jitter: float = 0.0, rate: int = RATE, frame: int = FRAME
+    ppm: float,
+    seconds: float,
+    *,
+    jitter: float = 0.0,
+    rate: int = RATE,
+    frame: int = FRAME,
+    seed: int = 5,
 ) -> tuple[Trace, Run]:
     """A microphone without a pause whose clock is so much slow."""
     trace = Trace()
-    late = np.random.default_rng(5).uniform(0, jitter, 2 * round(seconds * rate / frame))
+    late = np.random.default_rng(seed).uniform(0, jitter, 2 * round(seconds * rate / frame))
     length = frame / rate * (1 + ppm / 1e6)
     written = 0.0
     for index in range(round(seconds / length)):
@@ -49,6 +55,15 @@ def test_a_clock_that_is_right_is_left_alone() -> None:
     for ppm in (0, 15):  # of 4 ms that begin to count, 15 ppm make 3.6 in 240 s
         _, run = drifting(ppm, 240, jitter=0.05)
         assert run.grid.inserted == 0
+
+
+def test_jitter_is_no_drift_however_few_frames_there_are() -> None:
+    for seed in range(30):
+        _, run = drifting(0, 120, jitter=0.04, frame=RATE // 10, seed=seed)
+        # The first frame's own jitter is put right; it may be all of it.
+        assert abs(run.grid.inserted) <= 0.04 * RATE
+        stretches = np.diff([run.grid.before, *run.grid.totals])
+        assert (stretches <= 0).all() or (stretches >= 0).all()  # no hunting
 
 
 def test_sources_that_are_not_in_real_time_are_left_alone() -> None:
