@@ -33,7 +33,7 @@ class Run:
         number: Unique in the recording, ascending.
         track: Track index.
         start: Output position of its first sample.
-        media: How much of its track came before it, output samples.
+        media: How much of its track came before it, output samples, without what drift inserted.
         grid: Its rates, and where its blocks lie.
         count: Input samples so far.
         limit: Output position it is cut off at (not heard beyond), or None.
@@ -92,7 +92,10 @@ class TrackState:
         run: The run that goes on.
         participant: Whose it is, where that is known.
         joined: Its first sample of audio; None before it has any.
-        media: All of its audio so far, output samples, whether it was heard or not.
+        media: All of its audio so far, output samples, whether it was heard or not; without what
+            drift inserted, as its source counts it.
+        origins: Of the newest runs, how much came before each, and where it begins; moved by what
+            drift inserted. Kept apart from the runs, which are dropped when they are sealed.
         heard_ns: When its newest frame was written, if a stall since then may still end in a burst.
         ahead: Whether it has run ahead of real time: its source does not pace what it sends.
         delay: How much later than it is handed over its audio is played, by what was reported.
@@ -109,6 +112,7 @@ class TrackState:
     participant: str | None = None
     joined: int | None = None
     media: int = 0
+    origins: list[list[int]] = field(default_factory=list)
     heard_ns: int | None = None
     ahead: bool = False
     delay: int = 0

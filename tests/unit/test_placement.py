@@ -236,3 +236,32 @@ def test_an_interruption_cuts_where_playback_was() -> None:
     assert start == pytest.approx(1.0)
     assert end - start == pytest.approx(1.5)  # of it was heard
     assert FRAME == 160
+
+
+def test_a_report_counts_alike_whether_what_it_speaks_of_was_sealed() -> None:
+    spans = []
+    for sealed in (0, 4):
+        trace = Trace("playout")
+        speak(trace, 0, 1)
+        for _ in range(250):
+            trace.frame(3.0)
+        trace.timeline.advance(ns(6.0))
+        trace.timeline.forget_before(sealed * RATE, {})
+        trace.mark(Kind.PLAYED, 6.1, 0, seconds=0.5)  # 5.6 s later than it was placed
+        trace.mark(Kind.CLEAR, 6.5, 0)
+        trace.stop(8)
+        spans.append(trace.spans()[-1])
+    assert spans[0] == spans[1]
+
+
+def test_what_drift_inserted_was_not_played() -> None:
+    """A player whose clock is slow by 0.05 %, and tells how much it has played of what it got."""
+    trace = Trace("playout")
+    for index in range(12_000):
+        trace.frame((index + 1) * 0.02 * 1.0005)
+    trace.mark(Kind.PLAYED, 240.12, 0, seconds=240.0)
+    trace.stop(242)
+    [track] = trace.timeline.tracks
+    assert trace.timeline.runs[0].grid.inserted > 0.1 * RATE
+    assert track.media == 240 * RATE
+    assert abs(track.late) < 0.01 * RATE
