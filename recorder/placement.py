@@ -111,7 +111,7 @@ class Placement:
         if lag <= tolerance and not missing:
             return Start(cursor)
         enough = 0 if missing else tolerance
-        least = self._least_lag(record, cursor, later, known_ns, enough)
+        least = self._least_lag(record, track, later, known_ns, enough)
         if least is None:
             return None
         if missing > max(0, least) + self._untimely:  # nothing arrives before it was spoken
@@ -139,7 +139,7 @@ class Placement:
         if given and not whole and self._outruns(record, later):
             lag += length
         if track.joined is not None and not track.ahead and cursor >= earliest:
-            least = self._least_lag(record, cursor, later, known_ns, -self.jitter - 1)
+            least = self._least_lag(record, track, later, known_ns, -self.jitter - 1)
             if least is None:
                 return None
             if -self.jitter <= least <= self.jitter:
@@ -180,16 +180,19 @@ class Placement:
     def _least_lag(
         self,
         record: Record,
-        cursor: int,
+        track: TrackState,
         later: Later,
         known_ns: int | None,
         enough: int,
     ) -> int | None:
         """Return the least lag of a frame and those after it, while a burst goes on.
 
+        A microphone that falls silent in the middle of it has stalled again, or has nothing to say:
+        what comes then tells, too.
+
         Args:
             record: The frame.
-            cursor: Where it would begin.
+            track: Its track; it would begin at its cursor.
             later: See `start`.
             known_ns: See `start`.
             enough: From here down, it does not matter how much less it is.
@@ -197,18 +200,23 @@ class Placement:
         Returns:
             None where more must be known.
         """
-        least = extended = self._lag(record, cursor)
-        horizon = record.written_ns + self.look_ahead_ns
-        cap = record.written_ns + max(self.look_ahead_ns, self.stall_ns)
+        least = extended = self._lag(record, track.cursor)
+        since = newest = record.written_ns
+        cap = since + max(self.look_ahead_ns, self.stall_ns)
         frame = int(FRAME_SECONDS * self.sample_rate)
-        for written_ns, lag in self._lags(record, cursor, later):
-            if least <= enough or written_ns > horizon:
+
+        def horizon() -> int:
+            silent = track.source == "capture" and newest - since < self.look_ahead_ns // 2
+            return cap if silent else min(cap, since + self.look_ahead_ns)
+
+        for written_ns, lag in self._lags(record, track.cursor, later):
+            if least <= enough or written_ns > horizon():
                 break
             least = min(least, lag)
-            if extended - least >= frame:
-                extended = least
-                horizon = min(cap, written_ns + self.look_ahead_ns)
-        if least > enough and known_ns is not None and known_ns < horizon:
+            if extended - lag >= frame or written_ns > since + self.look_ahead_ns:
+                extended, since = lag, written_ns
+            newest = written_ns
+        if least > enough and known_ns is not None and known_ns < horizon():
             return None
         return least
 

@@ -47,6 +47,31 @@ def test_of_a_longer_stall_what_can_still_be_placed_is() -> None:
     assert last - on == pytest.approx(end - 2)
 
 
+@pytest.mark.parametrize("speed", [2, 1000])
+@pytest.mark.parametrize("come", [1, 5, 50])
+def test_a_burst_that_stalls_itself_is_one_with_what_comes_later(come: int, speed: float) -> None:
+    trace = Trace(stall=10.0)
+    speak(trace, 0, 2)
+    for index in range(600):
+        due = 2 + (index + 1) * 0.02
+        begun = 4 if index < come else 6.5  # no frame for two seconds and more in between
+        trace.frame(max(due, begun + index * 0.02 / speed))
+    trace.stop(14)
+    assert trace.spans() == [(0, pytest.approx(14))]
+
+
+def test_words_between_silences_keep_their_places_in_spite_of_a_stall_later() -> None:
+    trace = Trace(stall=10.0)
+    for start in (0.0, 4.0, 7.0):
+        speak(trace, start, 0.3)
+    for index in range(150):  # stalled for 1.5 s
+        due = 7.3 + (index + 1) * 0.02
+        trace.frame(max(due, 8.8))
+    trace.stop(10.3)
+    spans = [(0, 0.3), (4, 4.3), (7, 10.3)]
+    assert trace.spans() == [(pytest.approx(a), pytest.approx(b)) for a, b in spans]
+
+
 def test_a_pause_is_kept_however_long_the_stall_that_was_waited_for() -> None:
     for pause in (0.1, 1.0, 4.0, 20.0):
         trace = Trace(stall=STALL)
