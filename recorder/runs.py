@@ -97,6 +97,7 @@ class TrackState:
         origins: Of the newest runs, how much came before each, and where it begins; moved by what
             drift inserted. Kept apart from the runs, which are dropped when they are sealed.
         heard_ns: When its newest frame was written, if a stall since then may still end in a burst.
+        following: How many of the frames to come follow without a break, as is known already.
         ahead: Whether it has run ahead of real time: its source does not pace what it sends.
         delay: How much later than it is handed over its audio is played, by what was reported.
         shift: How much of that the place of the audio placed last allows for...
@@ -114,6 +115,7 @@ class TrackState:
     media: int = 0
     origins: list[list[int]] = field(default_factory=list)
     heard_ns: int | None = None
+    following: int = 0
     ahead: bool = False
     delay: int = 0
     shift: int = 0

@@ -259,6 +259,7 @@ class Timeline:
         if found is None:
             return False
         start = max(found.position, earliest)
+        state.following = max(found.following, state.following - 1)
         run = state.run
         if run is None or start != state.cursor or run.sample_rate != record.sample_rate:
             run = self._begin(state, record, start, found.arrival)

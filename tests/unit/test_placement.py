@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 from timelines import FRAME, RATE, Trace, ns, speak
 
-from recorder.records import Kind
+from recorder.placement import Placement
+from recorder.records import Kind, Record
 
 STALL = 5.0
 
@@ -58,6 +59,24 @@ def test_a_burst_that_stalls_itself_is_one_with_what_comes_later(come: int, spee
         trace.frame(max(due, begun + index * 0.02 / speed))
     trace.stop(14)
     assert trace.spans() == [(0, pytest.approx(14))]
+
+
+@pytest.mark.parametrize("source", ["capture", "playout"])
+def test_a_burst_is_looked_through_once(source: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    looked = 0
+    lag = Placement._lag
+
+    def counted(self: Placement, record: Record, position: int) -> int:
+        nonlocal looked
+        looked += 1
+        return lag(self, record, position)
+
+    monkeypatch.setattr(Placement, "_lag", counted)
+    trace = Trace(source, stall=10.0)
+    end = stalled(trace, 8.0)
+    trace.stop(end)
+    assert trace.spans() == [(0, pytest.approx(end))]
+    assert looked < 4 * end / 0.02
 
 
 def test_words_between_silences_keep_their_places_in_spite_of_a_stall_later() -> None:
