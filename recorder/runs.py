@@ -102,6 +102,7 @@ class TrackState:
         delay: How much later than it is handed over its audio is played, by what was reported.
         shift: How much of that the place of the audio placed last allows for...
         late: ... and how much it does not.
+        played: How much of it was played by the newest report, output samples.
         next_ns: Media time that a frame without a break would have, by the timestamps.
         drift: Of the run's clock.
     """
@@ -120,6 +121,7 @@ class TrackState:
     delay: int = 0
     shift: int = 0
     late: int = 0
+    played: int | None = None
     next_ns: int | None = None
     drift: Drift = field(default_factory=Drift)
 

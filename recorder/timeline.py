@@ -330,6 +330,9 @@ class Timeline:
     def _note_played(self, state: TrackState, record: Record) -> None:
         """Compare where audio was placed with where it is reported to have been played."""
         media = self.position(record.time_ns or 0)
+        again, state.played = media == state.played, media
+        if again and media >= state.media - self.placement.jitter:
+            return  # all of it was played, some time before
         for begin, start in reversed(state.origins):
             if begin <= media:
                 state.late = self.position(record.at_ns) - (start + media - begin)

@@ -282,6 +282,22 @@ def test_an_interruption_cuts_where_playback_was() -> None:
     assert FRAME == 160
 
 
+def test_reports_that_go_on_when_all_was_played_delay_nothing() -> None:
+    trace = Trace("playout")
+    for _ in range(100):
+        trace.frame(1.0)
+    for tick in range(60):  # played 0.2 s late, until 3.2; then nothing for long
+        at = 1.5 + tick * 0.5
+        trace.mark(Kind.PLAYED, at, 0, seconds=min(2.0, at - 1.2))
+    for _ in range(100):
+        trace.frame(31.2)
+    trace.stop(40)
+    assert [start for start, _ in trace.spans()] == [
+        pytest.approx(1.2),
+        pytest.approx(31.4, abs=0.4),
+    ]
+
+
 def test_a_report_counts_alike_whether_what_it_speaks_of_was_sealed() -> None:
     spans = []
     for sealed in (0, 4):
