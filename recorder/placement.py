@@ -117,7 +117,7 @@ class Placement:
         if found is None:
             return None
         least, following = found
-        if missing > max(0, least) + self._untimely:  # nothing arrives before it was spoken
+        if missing > least + self._untimely:  # nothing arrives before it was spoken
             missing, tolerance = 0, self.jitter
         if least > tolerance:
             return Start(cursor + least, cursor + least, following)

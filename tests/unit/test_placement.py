@@ -240,6 +240,16 @@ def test_a_clock_that_is_set_anew_moves_nothing(jump: float) -> None:
     assert trace.spans()[-1][1] <= 2.06
 
 
+@pytest.mark.parametrize("speed", [0.5, 1.01, 2.0, 1000.0])
+def test_timestamps_in_a_wrong_unit_do_not_run_away(speed: float) -> None:
+    trace = Trace()
+    for index in range(1000):
+        trace.frame((index + 1) * 0.02, pts=index * 0.02 * speed)
+    trace.stop(20)
+    assert (trace.timeline.length or 0) / RATE == pytest.approx(20, abs=0.3)
+    assert max(end for _, end in trace.spans()) == pytest.approx(20, abs=0.3)
+
+
 def test_late_arrival_does_not_move_what_has_timestamps() -> None:
     trace = Trace()
     timed(trace, 0, 1)
