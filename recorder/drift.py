@@ -30,6 +30,12 @@ TIME_CONSTANT_SECONDS = 10.0
 
 MAX_STRETCH = 0.002
 
+KNOWN_SECONDS = 30.0
+"""By so much steady lag it is known how fast a clock moves..."""
+
+MAX_DRIFT = 0.0005
+"""... and no clock moves faster."""
+
 
 @dataclass(slots=True)
 class Drift:
@@ -41,16 +47,20 @@ class Drift:
         blocks: How many blocks of the run have begun.
         correcting: Whether it is being corrected: 1 where it is slow, -1 where it is fast, or 0.
         offset: Lag that is not the clock's: what it has stepped by.
-        last: The lag when it was steady last, without the offset; None before that.
-        stepped: Whether it was not steady since.
+        moved: How far the clock had moved when lag was steady last, output samples.
+        unknown: In how many blocks since then it was not steady.
+        steady: In how many blocks it was, in all.
+        corrected: Output samples inserted in all, whatever runs they are in.
     """
 
     minima: list[int | None] = field(default_factory=list)
     blocks: int = 0
     correcting: int = 0
     offset: int = 0
-    last: int | None = None
-    stepped: bool = False
+    moved: int = 0
+    unknown: int = 0
+    steady: int = 0
+    corrected: int = 0
 
     def go_on(self, inserted: int) -> None:
         """Go on in another run, which follows one that had so much inserted."""
@@ -73,19 +83,23 @@ class Drift:
                 a queue that was filled.
         """
         window = max(2, round(WINDOW_SECONDS * sample_rate / block_out))
-        least = self._steady(window, int(STEADY_SECONDS * sample_rate))
+        halves = self._steady(window, int(STEADY_SECONDS * sample_rate))
         self.blocks += 1
         self.minima.append(None)
         del self.minima[:-window]
-        if least is None:
-            self.stepped = True
+        if halves is None:
+            self.unknown += 1
             return 0
-        lag = least - inserted - self.offset
-        if steps and self.stepped:
-            step = lag - (self.last or 0)
+        lag = min(halves) - inserted - self.offset
+        if steps and self.unknown:
+            meanwhile = self._meanwhile(self.unknown + window // 2, block_out, sample_rate)
+            step = lag + self.corrected - self.moved - meanwhile
             self.offset += step
             lag -= step
-        self.stepped, self.last = False, lag
+        self.unknown = 0
+        self.steady += 1
+        # By the older half: in the newer one, lag may have begun to step.
+        self.moved = halves[0] - inserted - self.offset + self.corrected
         if abs(lag) > MOST_SECONDS * sample_rate:
             self.correcting = 0
             return 0
@@ -95,13 +109,15 @@ class Drift:
         else:
             threshold = BEGIN_SECONDS * sample_rate
             if lag > 0:
-                threshold += self._uncertain(least)
+                threshold += self._uncertain(min(halves))
         self.correcting = side if abs(lag) >= threshold else 0
         if not self.correcting:
             return 0
         most = int(MAX_STRETCH * block_out)
         wanted = round(lag * block_out / (TIME_CONSTANT_SECONDS * sample_rate))
-        return max(-most, min(most, wanted or side))
+        extra = max(-most, min(most, wanted or side))
+        self.corrected += extra
+        return extra
 
     def _uncertain(self, least: int) -> int:
         """Return how far the least lag may be from what it would be without jitter.
@@ -112,8 +128,15 @@ class Drift:
         known = [lag for lag in self.minima if lag is not None]
         return sum(known) // len(known) - least if known else 0
 
-    def _steady(self, window: int, tolerance: int) -> int | None:
-        """Return the least lag of a window; None while it is not full, or a burst goes on."""
+    def _meanwhile(self, blocks: int, block_out: int, sample_rate: int) -> int:
+        """Return how far the clock moves in so many blocks, if it goes on as before."""
+        if self.steady * block_out < KNOWN_SECONDS * sample_rate:
+            return 0
+        most = int(blocks * block_out * MAX_DRIFT)
+        return max(-most, min(most, blocks * self.moved // self.steady))
+
+    def _steady(self, window: int, tolerance: int) -> tuple[int, int] | None:
+        """Return the least lag in a window's halves; None while it is not full, or lag steps."""
         if len(self.minima) < window:
             return None
         halves = self.minima[: window // 2], self.minima[window // 2 :]
@@ -121,4 +144,4 @@ class Drift:
         older, newer = lags
         if older is None or newer is None or abs(older - newer) > tolerance:
             return None
-        return min(older, newer)
+        return older, newer

@@ -43,10 +43,12 @@ class Start(NamedTuple):
         position: Output sample.
         arrival: Where it would begin by its arrival alone, if that is what counts; None where it
             follows the frame before it, or its timestamp.
+        following: How many frames behind it follow without a break, by what is known already.
     """
 
     position: int
     arrival: int | None = None
+    following: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,17 +110,18 @@ class Placement:
                 missing = self.position(step_ns)
             # Timestamps are believed: arrival has a say only where it contradicts them by far.
             tolerance = missing + self._untimely
-        if lag <= tolerance and not missing:
+        if (lag <= tolerance or track.following) and not missing:
             return Start(cursor)
         enough = 0 if missing else tolerance
-        least = self._least_lag(record, cursor, later, known_ns, enough)
-        if least is None:
+        found = self._least_lag(record, track, later, known_ns, enough)
+        if found is None:
             return None
-        if missing > max(0, least) + self._untimely:  # nothing arrives before it was spoken
+        least, following = found
+        if missing > least + self._untimely:  # nothing arrives before it was spoken
             missing, tolerance = 0, self.jitter
         if least > tolerance:
-            return Start(cursor + least, cursor + least)
-        return Start(cursor + missing)
+            return Start(cursor + least, cursor + least, following)
+        return Start(cursor + missing, None, following)
 
     def _playout(
         self,
@@ -133,17 +136,22 @@ class Placement:
         # unless who hands it over says when it will have been played.
         given = record.at_ns <= record.written_ns
         whole = given and length >= int(PACED_SECONDS * self.sample_rate)
+        if given and track.joined is None and self._outruns(record, later):
+            whole = True  # nothing it could go on from
         lag = self._lag(record, cursor) + (length if whole else 0)
-        if lag + track.delay <= (0 if track.joined is None else self.jitter):
+        tolerance = 0 if track.joined is None else self.jitter
+        if lag + track.delay <= tolerance or track.following:
             return Start(cursor)
         if given and not whole and self._outruns(record, later):
             lag += length
-        if track.joined is not None and not track.ahead and cursor >= earliest:
-            least = self._least_lag(record, cursor, later, known_ns, -self.jitter - 1)
-            if least is None:
+        may_be_stalled = track.heard_ns is not None and not track.ahead and cursor >= earliest
+        if may_be_stalled:
+            found = self._least_lag(record, track, later, known_ns, -self.jitter - 1)
+            if found is None:
                 return None
-            if -self.jitter <= least <= self.jitter:
-                return Start(cursor)  # the burst makes up for the whole stall, and for no more
+            if -self.jitter <= found[0] <= self.jitter:
+                # The burst makes up for the whole stall, and for no more.
+                return Start(cursor, None, found[1])
         heard = self._heard(record, track, later)
         start = cursor + lag + track.delay if heard is None else heard
         return Start(max(cursor, start), cursor + lag)
@@ -180,37 +188,49 @@ class Placement:
     def _least_lag(
         self,
         record: Record,
-        cursor: int,
+        track: TrackState,
         later: Later,
         known_ns: int | None,
         enough: int,
-    ) -> int | None:
-        """Return the least lag of a frame and those after it, while a burst goes on.
+    ) -> tuple[int, int] | None:
+        """Return the least lag of a frame and those after it, while a burst goes on; and whose.
+
+        A microphone that falls silent in the middle of it has stalled again, or has nothing to say:
+        what comes then tells, too.
 
         Args:
             record: The frame.
-            cursor: Where it would begin.
+            track: Its track; it would begin at its cursor.
             later: See `start`.
             known_ns: See `start`.
             enough: From here down, it does not matter how much less it is.
 
         Returns:
-            None where more must be known.
+            The least lag, and how many frames behind this one it is found. None where more must be
+            known.
         """
-        least = extended = self._lag(record, cursor)
-        horizon = record.written_ns + self.look_ahead_ns
-        cap = record.written_ns + max(self.look_ahead_ns, self.stall_ns)
+        following = 0
+        least = extended = self._lag(record, track.cursor)
+        since = newest = record.written_ns
+        cap = since + max(self.look_ahead_ns, self.stall_ns)
         frame = int(FRAME_SECONDS * self.sample_rate)
-        for written_ns, lag in self._lags(record, cursor, later):
-            if least <= enough or written_ns > horizon:
+
+        def horizon() -> int:
+            silent = track.source == "capture" and newest - since < self.look_ahead_ns // 2
+            return cap if silent else min(cap, since + self.look_ahead_ns)
+
+        lags = self._lags(record, track.cursor, later)
+        for behind, (written_ns, lag) in enumerate(lags, 1):
+            if least <= enough or written_ns > horizon():
                 break
-            least = min(least, lag)
-            if extended - least >= frame:
-                extended = least
-                horizon = min(cap, written_ns + self.look_ahead_ns)
-        if least > enough and known_ns is not None and known_ns < horizon:
+            if lag < least:
+                least, following = lag, behind
+            if extended - lag >= frame or written_ns > since + self.look_ahead_ns:
+                extended, since = lag, written_ns
+            newest = written_ns
+        if least > enough and known_ns is not None and known_ns < horizon():
             return None
-        return least
+        return least, following
 
     def _lags(self, record: Record, cursor: int, later: Later) -> Iterator[tuple[int, int]]:
         """Yield when each frame behind was written, and its lag, were the first to begin here."""

@@ -33,7 +33,7 @@ class Run:
         number: Unique in the recording, ascending.
         track: Track index.
         start: Output position of its first sample.
-        media: How much of its track came before it, output samples.
+        media: How much of its track came before it, output samples, without what drift inserted.
         grid: Its rates, and where its blocks lie.
         count: Input samples so far.
         limit: Output position it is cut off at (not heard beyond), or None.
@@ -92,12 +92,18 @@ class TrackState:
         run: The run that goes on.
         participant: Whose it is, where that is known.
         joined: Its first sample of audio; None before it has any.
-        media: All of its audio so far, output samples, whether it was heard or not.
-        heard_ns: When its newest frame was written, if a stall since then may still end in a burst.
+        media: All of its audio so far, output samples, whether it was heard or not; without what
+            drift inserted, as its source counts it.
+        origins: Of the newest runs, how much came before each, and where it begins; moved by what
+            drift inserted. Kept apart from the runs, which are dropped when they are sealed.
+        heard_ns: When its newest frame was written, if a stall since then may end in a burst; None
+            where it was told that it ended there.
+        following: How many of the frames to come follow without a break, as is known already.
         ahead: Whether it has run ahead of real time: its source does not pace what it sends.
         delay: How much later than it is handed over its audio is played, by what was reported.
         shift: How much of that the place of the audio placed last allows for...
         late: ... and how much it does not.
+        played: How much of it was played by the newest report, output samples.
         next_ns: Media time that a frame without a break would have, by the timestamps.
         drift: Of the run's clock.
     """
@@ -109,11 +115,14 @@ class TrackState:
     participant: str | None = None
     joined: int | None = None
     media: int = 0
+    origins: list[list[int]] = field(default_factory=list)
     heard_ns: int | None = None
+    following: int = 0
     ahead: bool = False
     delay: int = 0
     shift: int = 0
     late: int = 0
+    played: int | None = None
     next_ns: int | None = None
     drift: Drift = field(default_factory=Drift)
 

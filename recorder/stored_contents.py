@@ -162,7 +162,7 @@ class StoredContents:
         if self._document.get("sealed") is not True:
             reason = (
                 "the recording's host was lost: audio behind this, about one chunk and the "
-                "hold-back at most, was not in the bucket yet"
+                "hold-back as a rule, was not in the bucket yet"
             )
             for name in tracks:
                 timeline.lost.append(Lost(name, end, None, 0, reason))

@@ -31,6 +31,9 @@ from recorder.placement import NS, TIMESTAMP_NS, Placement
 from recorder.records import Kind, Record
 from recorder.runs import Piece, Run, Source, TrackState
 
+MAX_ORIGINS = 16
+"""How many runs back a playback position may lie."""
+
 __all__ = ["NS", "Lost", "Piece", "Run", "Source", "Timeline", "TrackState", "Turn"]
 
 
@@ -100,6 +103,8 @@ class Timeline:
 
         All records written before `now_ns` must have been fed.
         """
+        if not final:
+            now_ns -= 1  # in this very nanosecond more may be written
         horizon = now_ns - self.look_ahead_ns
         decided_ns = now_ns if final else horizon
         pending = self._pending
@@ -248,10 +253,13 @@ class Timeline:
         earliest = 0
         if not self._may_be_stalled(state, record.written_ns):
             earliest = self.position(record.written_ns) - self.reach
+        if state.cursor < earliest:
+            self._close(state)  # as `advance` has done, if it was asked in between
         found = self.placement.start(record, state, self._later, known_ns, earliest)
         if found is None:
             return False
         start = max(found.position, earliest)
+        state.following = max(found.following, state.following - 1)
         run = state.run
         if run is None or start != state.cursor or run.sample_rate != record.sample_rate:
             run = self._begin(state, record, start, found.arrival)
@@ -261,7 +269,7 @@ class Timeline:
         run.pieces.append(piece)
         run.count += record.samples
         state.cursor = run.start + run.length
-        state.media = run.media + run.length
+        state.media = run.media + plain_length(run.count, record.sample_rate, self.sample_rate)
         if state.joined is None:
             state.joined = start
         ahead = state.cursor - self.position(record.at_ns)
@@ -288,6 +296,7 @@ class Timeline:
         grid = Grid(record.sample_rate, self.sample_rate)
         run = Run(self._runs_begun, record.track, start, state.media, grid)
         state.run = run
+        state.origins = [*state.origins[1 - MAX_ORIGINS :], [run.media, start]]
         self.runs.append(run)
         self._keep_time(state, run, record)
         return run
@@ -302,6 +311,7 @@ class Timeline:
             extra = drift.next_block(grid.block_out, self.sample_rate, grid.inserted, steps=steps)
             if block:
                 grid.stretch(block, extra)
+                state.origins[-1][1] += extra  # of the audio from here on
         due = self.position(record.at_ns) - self.placement.samples(record)
         drift.note(due - run.start - plain_length(run.count, grid.rate_in, grid.rate_out))
 
@@ -320,9 +330,12 @@ class Timeline:
     def _note_played(self, state: TrackState, record: Record) -> None:
         """Compare where audio was placed with where it is reported to have been played."""
         media = self.position(record.time_ns or 0)
-        for run in reversed(self.runs):
-            if self.tracks[run.track] is state and run.media <= media:
-                state.late = self.position(record.at_ns) - (run.start + media - run.media)
+        again, state.played = media == state.played, media
+        if again and media >= state.media - self.placement.jitter:
+            return  # all of it was played, some time before
+        for begin, start in reversed(state.origins):
+            if begin <= media:
+                state.late = self.position(record.at_ns) - (start + media - begin)
                 state.delay = state.shift + state.late
                 return
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from loguru import logger
 
+from recorder.engine import RecorderClosed
 from recorder.session import Session
 
 if TYPE_CHECKING:
@@ -50,6 +51,7 @@ class AudioBlocks:
         self._deliver = deliver
         self._wanted = wanted
         self._failed = failed
+        self._failing = False
 
     async def run(self, session: Session, ended: asyncio.Event) -> None:
         """Hand on blocks until the session has ended, and what is left then."""
@@ -58,13 +60,27 @@ class AudioBlocks:
             while self._samples and not ended.is_set():
                 await self._wait(session, ended)
                 if not ended.is_set():
-                    await self._emit(session, self._whole_blocks(await session.settled()))
+                    await self._emit(session, self._whole_blocks(await self._settled(session)))
             await ended.wait()
             total = await session.sealed()
             if session.frames:
                 await self._emit(session, total)
         finally:
             session.release(self)
+
+    async def _settled(self, session: Session) -> int:
+        """Return up to where audio is final, if it can be told: the next look tries again."""
+        try:
+            final = await session.settled()
+        except RecorderClosed:
+            raise
+        except Exception as error:
+            if not self._failing:
+                self._report(session, "what is final cannot be told", error)
+            self._failing = True
+            return self.emitted
+        self._failing = False
+        return final
 
     async def _wait(self, session: Session, ended: asyncio.Event) -> None:
         rate = session.sample_rate
@@ -97,11 +113,12 @@ class AudioBlocks:
         try:
             return await session.read(self.emitted, until)
         except Exception as error:
-            logger.bind(recording_id=session.recording_id).error(
-                "samples [{}, {}) cannot be read: {}", self.emitted, until, error
-            )
-            self._failed(error)
+            self._report(session, f"samples [{self.emitted}, {until}) cannot be read", error)
             return None
+
+    def _report(self, session: Session, what: str, error: Exception) -> None:
+        logger.bind(recording_id=session.recording_id).error("{}: {}", what, error)
+        self._failed(error)
 
     def hold(self, session: Session) -> None:
         """Keep in the spool what is still to be handed on, if anybody takes it."""

@@ -221,9 +221,14 @@ def _speech(
     count = voice.rate * frame_ms // 1000
     found: list[tuple[int, int, Event]] = []
     position, first = 0 if draw.random() < 0.5 else draw.randrange(1, 40) * step, 0
+    silent_since = 0
     while position < seconds * NS or not found:
         frames = draw.randint(3, max(4, round(seconds * 1000) // frame_ms))
         start, ahead = position, voice.source == "playout" and draw.random() < 0.5
+        # A sentence that comes at once and is as long as the silence before it could be what a
+        # stall of a bot that paces has left to make up for.
+        if ahead and abs(frames * step - (start - silent_since)) < GAP_SECONDS * NS:
+            frames += round(2 * GAP_SECONDS * NS / step)
         said = draw.random() < 0.7
         if said:
             begun = Event(start + step, "turn_start", index, start)
@@ -239,9 +244,9 @@ def _speech(
             event = Event(arrival, "audio", index, at, first, count, begins)
             found.append((arrival, 1, event))
             latest, first = arrival, first + count
-        end = start + frames * step
+        silent_since = end = start + frames * step
         if ahead and draw.random() < 0.5:
-            end = start + draw.randint(1, frames) * step
+            silent_since = end = start + draw.randint(1, frames) * step
             found.append((end, 2, Event(end, "interrupt", index)))
         if said:
             late = end + JITTER_NS  # behind the last frame, which may be late

@@ -51,6 +51,26 @@ def test_speech_stays_within_half_a_frame_of_the_clock(ppm: int, jitter: float, 
     assert np.abs(placed - spoken).max() < 0.012
 
 
+@pytest.mark.parametrize("ppm", [-300, 0, 100, 500])
+def test_a_clock_is_followed_through_steps_of_a_way_that_gets_longer_and_shorter(ppm: int) -> None:
+    """With timestamps: 30 ms more on each second of stretches of 20 s are the network's."""
+    trace = Trace()
+    late = np.random.default_rng(6).uniform(0, 0.02, 30_000)
+    slow = 1 + ppm / 1e6
+    written = 0.0
+    for index in range(30_000):
+        due = (index + 1) * 0.02 * slow
+        written = max(written, due + late[index] + (0.03 if int(due / 20) % 2 else 0))
+        trace.frame(written, pts=index * 0.02)
+        if index % 500 == 0:
+            trace.timeline.advance(ns(written))
+    trace.stop(written)
+    [run] = trace.timeline.runs
+    times = np.arange(0, run.count, RATE // 2)
+    placed = np.array([run.start + run.grid.output(int(count)) for count in times]) / RATE
+    assert np.abs(placed - times / RATE * slow).max() < 0.02
+
+
 def test_a_clock_that_is_right_is_left_alone() -> None:
     for ppm in (0, 15):  # of 4 ms that begin to count, 15 ppm make 3.6 in 240 s
         _, run = drifting(ppm, 240, jitter=0.05)

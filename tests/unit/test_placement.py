@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 from timelines import FRAME, RATE, Trace, ns, speak
 
-from recorder.records import Kind
+from recorder.placement import Placement
+from recorder.records import Kind, Record
 
 STALL = 5.0
 
@@ -45,6 +46,49 @@ def test_of_a_longer_stall_what_can_still_be_placed_is() -> None:
     assert broken_off == 2
     assert on == pytest.approx(9.0)  # a second before it came
     assert last - on == pytest.approx(end - 2)
+
+
+@pytest.mark.parametrize("speed", [2, 1000])
+@pytest.mark.parametrize("come", [1, 5, 50])
+def test_a_burst_that_stalls_itself_is_one_with_what_comes_later(come: int, speed: float) -> None:
+    trace = Trace(stall=10.0)
+    speak(trace, 0, 2)
+    for index in range(600):
+        due = 2 + (index + 1) * 0.02
+        begun = 4 if index < come else 6.5  # no frame for two seconds and more in between
+        trace.frame(max(due, begun + index * 0.02 / speed))
+    trace.stop(14)
+    assert trace.spans() == [(0, pytest.approx(14))]
+
+
+@pytest.mark.parametrize("source", ["capture", "playout"])
+def test_a_burst_is_looked_through_once(source: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    looked = 0
+    lag = Placement._lag
+
+    def counted(self: Placement, record: Record, position: int) -> int:
+        nonlocal looked
+        looked += 1
+        return lag(self, record, position)
+
+    monkeypatch.setattr(Placement, "_lag", counted)
+    trace = Trace(source, stall=10.0)
+    end = stalled(trace, 8.0)
+    trace.stop(end)
+    assert trace.spans() == [(0, pytest.approx(end))]
+    assert looked < 4 * end / 0.02
+
+
+def test_words_between_silences_keep_their_places_in_spite_of_a_stall_later() -> None:
+    trace = Trace(stall=10.0)
+    for start in (0.0, 4.0, 7.0):
+        speak(trace, start, 0.3)
+    for index in range(150):  # stalled for 1.5 s
+        due = 7.3 + (index + 1) * 0.02
+        trace.frame(max(due, 8.8))
+    trace.stop(10.3)
+    spans = [(0, 0.3), (4, 4.3), (7, 10.3)]
+    assert trace.spans() == [(pytest.approx(a), pytest.approx(b)) for a, b in spans]
 
 
 def test_a_pause_is_kept_however_long_the_stall_that_was_waited_for() -> None:
@@ -129,6 +173,27 @@ def test_sentences_that_come_all_at_once_keep_the_pauses_between_them() -> None:
     assert trace.spans() == [(pytest.approx(a), pytest.approx(b)) for a, b in ends]
 
 
+@pytest.mark.parametrize("ended", [False, True])
+def test_a_turn_that_has_ended_was_not_stalled(ended: bool) -> None:
+    """A sentence that comes at once, and is as long as the pause before it."""
+    trace = Trace("playout", stall=STALL)
+    speak(trace, 0, 1)
+    if ended:
+        trace.mark(Kind.TURN_END, 1.0, 0, {"interrupted": False})
+    for _ in range(40):
+        trace.frame(1.8)
+    trace.stop(4)
+    assert trace.spans() == ([(0, 1), (1.8, pytest.approx(2.6))] if ended else [(0, 1.8)])
+
+
+def test_what_comes_at_once_first_of_all_begins_when_it_comes() -> None:
+    trace = Trace("playout")
+    for _ in range(10):
+        trace.frame(0.02)
+    trace.stop(1)
+    assert trace.spans() == [(0.02, pytest.approx(0.22))]
+
+
 def test_a_whole_sentence_in_one_frame_begins_when_it_is_given() -> None:
     trace = Trace("playout")
     trace.frame(1.0, count=2 * RATE)
@@ -196,6 +261,16 @@ def test_a_clock_that_is_set_anew_moves_nothing(jump: float) -> None:
     assert trace.spans()[-1][1] <= 2.06
 
 
+@pytest.mark.parametrize("speed", [0.5, 1.01, 2.0, 1000.0])
+def test_timestamps_in_a_wrong_unit_do_not_run_away(speed: float) -> None:
+    trace = Trace()
+    for index in range(1000):
+        trace.frame((index + 1) * 0.02, pts=index * 0.02 * speed)
+    trace.stop(20)
+    assert (trace.timeline.length or 0) / RATE == pytest.approx(20, abs=0.3)
+    assert max(end for _, end in trace.spans()) == pytest.approx(20, abs=0.3)
+
+
 def test_late_arrival_does_not_move_what_has_timestamps() -> None:
     trace = Trace()
     timed(trace, 0, 1)
@@ -236,3 +311,48 @@ def test_an_interruption_cuts_where_playback_was() -> None:
     assert start == pytest.approx(1.0)
     assert end - start == pytest.approx(1.5)  # of it was heard
     assert FRAME == 160
+
+
+def test_reports_that_go_on_when_all_was_played_delay_nothing() -> None:
+    trace = Trace("playout")
+    for _ in range(100):
+        trace.frame(1.0)
+    for tick in range(60):  # played 0.2 s late, until 3.2; then nothing for long
+        at = 1.5 + tick * 0.5
+        trace.mark(Kind.PLAYED, at, 0, seconds=min(2.0, at - 1.2))
+    for _ in range(100):
+        trace.frame(31.2)
+    trace.stop(40)
+    assert [start for start, _ in trace.spans()] == [
+        pytest.approx(1.2),
+        pytest.approx(31.4, abs=0.4),
+    ]
+
+
+def test_a_report_counts_alike_whether_what_it_speaks_of_was_sealed() -> None:
+    spans = []
+    for sealed in (0, 4):
+        trace = Trace("playout")
+        speak(trace, 0, 1)
+        for _ in range(250):
+            trace.frame(3.0)
+        trace.timeline.advance(ns(6.0))
+        trace.timeline.forget_before(sealed * RATE, {})
+        trace.mark(Kind.PLAYED, 6.1, 0, seconds=0.5)  # 5.6 s later than it was placed
+        trace.mark(Kind.CLEAR, 6.5, 0)
+        trace.stop(8)
+        spans.append(trace.spans()[-1])
+    assert spans[0] == spans[1]
+
+
+def test_what_drift_inserted_was_not_played() -> None:
+    """A player whose clock is slow by 0.05 %, and tells how much it has played of what it got."""
+    trace = Trace("playout")
+    for index in range(12_000):
+        trace.frame((index + 1) * 0.02 * 1.0005)
+    trace.mark(Kind.PLAYED, 240.12, 0, seconds=240.0)
+    trace.stop(242)
+    [track] = trace.timeline.tracks
+    assert trace.timeline.runs[0].grid.inserted > 0.1 * RATE
+    assert track.media == 240 * RATE
+    assert abs(track.late) < 0.01 * RATE

@@ -185,6 +185,32 @@ def test_decisions_do_not_depend_on_when_they_are_asked_for() -> None:
     assert often.spans() == once.spans() == [(0, 2.8)]
 
 
+def test_what_is_written_at_the_very_moment_of_a_look_is_known_at_the_next() -> None:
+    """A burst that comes when the look-ahead ends, to the nanosecond."""
+    trace = Trace(stall=5.0)
+    speak(trace, 0, 1)
+    trace.frame(1.5)
+    trace.timeline.advance(ns(2.5))
+    for _ in range(73):
+        trace.frame(2.5)
+    trace.stop(2.5)
+    assert trace.spans() == [(0, 2.48)]
+
+
+def test_what_is_known_of_a_clock_does_not_depend_on_looks() -> None:
+    """A stall too long to be made up for, with a look before its burst, and without."""
+    looked, once = Trace(), Trace()
+    for trace in (looked, once):
+        speak(trace, 0, 2)
+        if trace is looked:
+            trace.timeline.advance(ns(4.4))
+        for _ in range(125):
+            trace.frame(4.5)
+        speak(trace, 4.5, 1)
+        trace.timeline.advance(ns(7))
+    assert looked.timeline.tracks[0].drift == once.timeline.tracks[0].drift
+
+
 def test_turns_have_their_positions_and_the_open_one_ends_with_the_recording() -> None:
     trace = Trace("capture", "playout")
     trace.mark(Kind.TURN_START, 1.0, 0)
@@ -212,7 +238,7 @@ def test_a_restored_timeline_goes_on_the_same() -> None:
     whole, before = Trace("capture", "playout"), Trace("capture", "playout")
     for trace in (whole, before):
         first(trace)
-        trace.timeline.advance(ns(2.5))  # decides on all of it
+        trace.timeline.advance(ns(2.51))  # decides on all of it
     state = json.loads(json.dumps(before.timeline.state()))
     after = Trace.__new__(Trace)
     after.timeline = Timeline(RATE, HOLD_BACK)
