@@ -79,7 +79,7 @@ def test_speech_in_need_of_resampling_waits_for_its_context_and_no_longer(call: 
     call.sealer.timeline.reach = 0
     assert call.look(1.04) == []
     call.speak(1.04, 1.06)
-    assert call.look(1.06) == [1]
+    assert call.look(1.061) == [1]
     call.close()
 
 
