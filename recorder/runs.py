@@ -99,7 +99,8 @@ class TrackState:
         heard_ns: When its newest frame was written, if a stall since then may end in a burst; None
             where it was told that it ended there.
         following: How many of the frames to come follow without a break, as is known already.
-        ahead: Whether it has run ahead of real time: its source does not pace what it sends.
+        ahead: Whether it has run ahead of real time since it was silent last: then its source does
+            not pace what it sends.
         delay: How much later than it is handed over its audio is played, by what was reported.
         shift: How much of that the place of the audio placed last allows for...
         late: ... and how much it does not.

@@ -212,7 +212,7 @@ class Timeline:
         if kind is Kind.AUDIO:
             return self._place(record, known_ns)
         if kind is Kind.TRACK:
-            self._join(record.track, payload)
+            self._join(record, payload)
         elif kind is Kind.CLEAR:
             state = self.tracks[record.track]
             self._clear(state, self._point(record, state.late))
@@ -242,11 +242,14 @@ class Timeline:
             self._stop(self.position(record.at_ns), bool(payload["discard_unheard"]))
         return True
 
-    def _join(self, track: int, payload: Any) -> None:
+    def _join(self, record: Record, payload: Any) -> None:
         """Add a track, or take note of whose a track is that is there already."""
-        if track == len(self.tracks):
-            self.tracks.append(TrackState(payload["name"], payload["source"]))
-        self.tracks[track].participant = payload.get("participant")
+        if record.track == len(self.tracks):
+            state = TrackState(payload["name"], payload["source"])
+            if state.source == "capture":  # its first frames may be in a stall already
+                state.heard_ns = record.written_ns
+            self.tracks.append(state)
+        self.tracks[record.track].participant = payload.get("participant")
 
     def _place(self, record: Record, known_ns: int | None) -> bool:
         state = self.tracks[record.track]
@@ -287,7 +290,7 @@ class Timeline:
         before = state.run
         self._close(state)
         if arrival is not None:
-            state.shift = start - arrival
+            state.shift, state.ahead = start - arrival, False
         if arrival is not None or before is None:
             state.drift, state.late = Drift(), 0
         else:

@@ -38,6 +38,27 @@ def test_a_stall_of_a_microphone_leaves_no_trace(seconds: float, speed: float) -
     assert trace.spans() == [(0, pytest.approx(end))]
 
 
+def test_a_stall_from_the_beginning_leaves_no_trace() -> None:
+    trace = Trace(stall=STALL)
+    for _ in range(150):
+        trace.frame(3.0)
+    speak(trace, 3.0, 2)
+    trace.stop(5)
+    assert trace.spans() == [(0, 5)]
+
+
+def test_one_hiccup_of_a_paced_bot_is_not_held_against_it() -> None:
+    trace = Trace("playout", stall=STALL)
+    for index in range(50):  # the first comes 0.1 s late, the others catch up
+        trace.frame(max(1.12, 1 + (index + 1) * 0.02))
+    speak(trace, 5, 1)
+    for _ in range(40):
+        trace.frame(6.8)
+    speak(trace, 6.8, 1)
+    trace.stop(8)
+    assert trace.spans()[1:] == [(5, pytest.approx(7.8))]
+
+
 def test_of_a_longer_stall_what_can_still_be_placed_is() -> None:
     trace = Trace(stall=STALL)
     end = stalled(trace, 8.0)
