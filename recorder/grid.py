@@ -11,6 +11,7 @@ from bisect import bisect_left, bisect_right
 from dataclasses import dataclass, field
 from functools import cache
 from math import ceil, gcd
+from typing import Any
 
 BLOCK_SECONDS = 0.5
 """Least length of a block, seconds of input. A longer one costs less (setting up a filter for
@@ -39,6 +40,8 @@ class Grid:
     Attributes:
         rate_in: Hz.
         rate_out: Hz.
+        block_in: Length of a block, input samples.
+        block_out: Length of a block that is not stretched, output samples.
         blocks: Numbers of the stretched blocks that are kept, ascending.
         totals: For each of them, output samples inserted up to its end since the run's begin;
             negative where samples were taken out.
@@ -53,20 +56,17 @@ class Grid:
     blocks: list[int] = field(default_factory=list)
     totals: list[int] = field(default_factory=list)
     before: int = 0
+    block_in: int = field(init=False)
+    block_out: int = field(init=False)
 
     def __post_init__(self) -> None:
-        """Check the rates."""
-        block_lengths(self.rate_in, self.rate_out)
+        """Find out the blocks' lengths."""
+        self.block_in, self.block_out = block_lengths(self.rate_in, self.rate_out)
 
-    @property
-    def block_in(self) -> int:
-        """Length of a block, input samples."""
-        return block_lengths(self.rate_in, self.rate_out)[0]
-
-    @property
-    def block_out(self) -> int:
-        """Length of a block that is not stretched, output samples."""
-        return block_lengths(self.rate_in, self.rate_out)[1]
+    def state(self) -> dict[str, Any]:
+        """Return it as plain JSON types, for the constructor."""
+        names = ("rate_in", "rate_out", "blocks", "totals", "before")
+        return {name: getattr(self, name) for name in names}
 
     @property
     def inserted(self) -> int:
@@ -123,4 +123,4 @@ class Grid:
 
 def plain_length(count: int, rate_in: int, rate_out: int) -> int:
     """Return how many samples `count` make at another rate, rounded half up."""
-    return (count * rate_out + rate_in // 2) // rate_in
+    return count if rate_in == rate_out else (count * rate_out + rate_in // 2) // rate_in

@@ -7,7 +7,7 @@ a burst makes up for was a stall. What every following frame lags by was silence
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from recorder.grid import plain_length
@@ -15,6 +15,7 @@ from recorder.records import Kind, Record
 from recorder.runs import TrackState
 
 NS = 1_000_000_000
+HALF_NS = NS // 2
 
 JITTER_SECONDS = 0.06
 """A frame later than this against its run begins a new one, if those after it are late too."""
@@ -51,7 +52,7 @@ class Start(NamedTuple):
     following: int = 0
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Placement:
     """The rules, with their bounds.
 
@@ -59,15 +60,24 @@ class Placement:
         sample_rate: Of the output, Hz.
         look_ahead_ns: How long a decision waits for what comes next.
         stall_ns: How long it waits at most, while a burst goes on.
+        jitter: How late a frame may be that is jitter, samples.
+        untimely: How far arrival may contradict timestamps, samples.
     """
 
     sample_rate: int
     look_ahead_ns: int
     stall_ns: int
+    jitter: int = field(init=False)
+    untimely: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Count the rules' lengths in samples."""
+        self.jitter = int(JITTER_SECONDS * self.sample_rate)
+        self.untimely = int(UNTIMELY_SECONDS * self.sample_rate)
 
     def position(self, at_ns: int) -> int:
         """Return the sample position of a time, ns after the recording's start."""
-        return (at_ns * self.sample_rate + NS // 2) // NS
+        return (at_ns * self.sample_rate + HALF_NS) // NS
 
     def samples(self, record: Record) -> int:
         """Return how many output samples a frame makes by itself."""
@@ -109,7 +119,7 @@ class Placement:
             if step_ns >= TIMESTAMP_NS:
                 missing = self.position(step_ns)
             # Timestamps are believed: arrival has a say only where it contradicts them by far.
-            tolerance = missing + self._untimely
+            tolerance = missing + self.untimely
         if (lag <= tolerance or track.following) and not missing:
             return Start(cursor)
         enough = 0 if missing else tolerance
@@ -117,7 +127,7 @@ class Placement:
         if found is None:
             return None
         least, following = found
-        if missing > least + self._untimely:  # nothing arrives before it was spoken
+        if missing > least + self.untimely:  # nothing arrives before it was spoken
             missing, tolerance = 0, self.jitter
         if least > tolerance:
             return Start(cursor + least, cursor + least, following)
@@ -255,12 +265,3 @@ class Placement:
     def _lag(self, record: Record, position: int) -> int:
         """Return how much later than there a frame was captured, or handed over."""
         return self.position(record.at_ns) - self.samples(record) - position
-
-    @property
-    def _untimely(self) -> int:
-        return int(UNTIMELY_SECONDS * self.sample_rate)
-
-    @property
-    def jitter(self) -> int:
-        """How late a frame may be that is jitter, samples."""
-        return int(JITTER_SECONDS * self.sample_rate)

@@ -74,10 +74,20 @@ class Run:
         if position > self.start:
             self.grid.forget_before(self.grid.block_of(position - self.start))
 
+    def state(self) -> dict[str, Any]:
+        """Return it as plain JSON types; its pieces as lists, since there are many."""
+        names = ("number", "track", "start", "media", "count", "limit", "closed")
+        pieces = [
+            [piece.first, piece.count, piece.channels, piece.segment, piece.offset]
+            for piece in self.pieces
+        ]
+        told = {name: getattr(self, name) for name in names}
+        return told | {"grid": self.grid.state(), "pieces": pieces}
+
     @classmethod
     def from_state(cls, state: dict[str, Any]) -> Self:
-        """Return the run whose `asdict` this is."""
-        pieces = [Piece(**piece) for piece in state["pieces"]]
+        """Return the run whose `state` this is."""
+        pieces = [Piece(*piece) for piece in state["pieces"]]
         return cls(**{**state, "grid": Grid(**state["grid"]), "pieces": pieces})
 
 

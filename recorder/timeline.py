@@ -158,7 +158,7 @@ class Timeline:
         return {
             "tracks": [state.state() for state in self.tracks],
             "open_runs": open_runs,
-            "runs": [asdict(run) for run in self.runs],
+            "runs": [run.state() for run in self.runs],
             "runs_begun": self._runs_begun,
             "turns": [asdict(turn) for turn in self.turns],
             "lost": [asdict(lost) for lost in self.lost],
@@ -263,23 +263,25 @@ class Timeline:
             return False
         start = max(found.position, earliest)
         state.following = max(found.following, state.following - 1)
-        run = state.run
-        if run is None or start != state.cursor or run.sample_rate != record.sample_rate:
+        run, samples = state.run, record.samples
+        if run is None or start != state.cursor or run.grid.rate_in != record.sample_rate:
             run = self._begin(state, record, start, found.arrival)
-        else:
-            self._keep_time(state, run, record)
-        piece = Piece(run.count, record.samples, record.channels, record.segment, record.offset)
+        self._keep_time(state, run, record, samples)
+        piece = Piece(run.count, samples, record.channels, record.segment, record.offset)
         run.pieces.append(piece)
-        run.count += record.samples
-        state.cursor = run.start + run.length
-        state.media = run.media + plain_length(run.count, record.sample_rate, self.sample_rate)
+        run.count += samples
+        grid = run.grid
+        state.cursor = run.start + grid.output(run.count)
+        state.media = run.media + plain_length(run.count, grid.rate_in, grid.rate_out)
         if state.joined is None:
             state.joined = start
-        ahead = state.cursor - self.position(record.at_ns)
-        if state.source == "playout" and ahead > self.placement.jitter:
-            state.ahead = True  # it has its own pace: a stall does not end in a burst
+        if state.source == "playout":
+            ahead = state.cursor - self.position(record.at_ns)
+            if ahead > self.placement.jitter:
+                state.ahead = True  # it has its own pace: a stall does not end in a burst
         state.heard_ns = None if state.ahead else record.written_ns
-        self._note_time(state, record)
+        if record.time_ns is not None or state.next_ns is not None:
+            self._note_time(state, record)
         return True
 
     def _later(self) -> Iterator[Record]:
@@ -301,13 +303,12 @@ class Timeline:
         state.run = run
         state.origins = [*state.origins[1 - MAX_ORIGINS :], [run.media, start]]
         self.runs.append(run)
-        self._keep_time(state, run, record)
         return run
 
-    def _keep_time(self, state: TrackState, run: Run, record: Record) -> None:
+    def _keep_time(self, state: TrackState, run: Run, record: Record, samples: int) -> None:
         """Note how late a frame of a run is, and stretch the blocks that begin with it."""
         grid, drift = run.grid, state.drift
-        while drift.blocks * grid.block_in < run.count + record.samples:
+        while drift.blocks * grid.block_in < run.count + samples:
             block = drift.blocks
             # Where a source's place is known otherwise, only what changes slowly is its clock.
             steps = record.time_ns is not None or state.source == "playout"
@@ -315,7 +316,7 @@ class Timeline:
             if block:
                 grid.stretch(block, extra)
                 state.origins[-1][1] += extra  # of the audio from here on
-        due = self.position(record.at_ns) - self.placement.samples(record)
+        due = self.position(record.at_ns) - plain_length(samples, grid.rate_in, grid.rate_out)
         drift.note(due - run.start - plain_length(run.count, grid.rate_in, grid.rate_out))
 
     def _note_time(self, state: TrackState, record: Record) -> None:
