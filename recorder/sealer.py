@@ -96,6 +96,7 @@ class Sealer:
             self.timeline.restore(state["timeline"])
             journal = state["journal"]
             self._reader = JournalReader(self._spool.journal, journal["segment"], journal["offset"])
+            self._last_written_ns = journal["written_ns"]
         except (KeyError, TypeError, ValueError) as error:
             raise BotRecorderError(
                 f"{self._spool.path / CHECKPOINT} is damaged: {error}"
@@ -297,11 +298,15 @@ class Sealer:
         return True
 
     def _undecided(self) -> dict[str, int]:
-        """Return where reading begins again: at the oldest record not decided on."""
+        """Return where reading begins again: at the oldest record not decided on.
+
+        And when the newest record was written: a recording that is cut off ends there.
+        """
         record = self.timeline.oldest_pending
-        if record is None:
-            return {"segment": self._reader.segment, "offset": self._reader.offset}
-        return {"segment": record.segment, "offset": record.begin}
+        segment, offset = self._reader.segment, self._reader.offset
+        if record is not None:
+            segment, offset = record.segment, record.begin
+        return {"segment": segment, "offset": offset, "written_ns": self._last_written_ns}
 
 
 def _mark(kind: Kind, at_ns: int) -> Record:

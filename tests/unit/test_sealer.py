@@ -245,3 +245,16 @@ def test_a_gap_noted_at_its_beginning_and_its_end_is_one(call: Call) -> None:
     gaps = [(gap.start, gap.end) for gap in call.sealer.timeline.lost]
     assert gaps == [(RATE, 3 * RATE), (4 * RATE, None)]
     call.close()
+
+
+def test_a_recording_that_is_cut_off_ends_with_what_was_written_last(call: Call) -> None:
+    """Also where a checkpoint has all of it, and nothing is left to be read again."""
+    call.speak(0, 2.2)
+    call.writer.append(Kind.PAUSE, NO_TRACK, round(2.6 * NS), round(2.6 * NS))
+    assert call.look(3.9) == [1]
+    call.sealer.close()
+    call.sealer = Sealer(call.spool, call.quota, call.plan)
+    call.sealer.restore()
+    call.sealer.seal_all()
+    assert call.sealer.sealed_samples == round(2.6 * RATE)
+    call.close()
