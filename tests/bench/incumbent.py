@@ -32,7 +32,7 @@ CHUNK_SECONDS = 30
 
 
 class End(FrameProcessor):
-    """Where frames end: a processor behind the one that is measured, which costs next to nothing."""
+    """Where frames end: the processor behind the one that is measured; it costs next to nothing."""
 
     async def queue_frame(self, frame: Frame, *_: Any, **__: Any) -> None:
         pass

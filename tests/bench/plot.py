@@ -19,7 +19,7 @@ def _x(ratio: float) -> float:
 
 
 def as_svg(rows: Sequence[Row], caption: str) -> str:
-    """Bars of the ratios, and a mark where each goal is; rows without an incumbent are not in it."""
+    """Bars of the ratios, and a mark at each goal; rows without an incumbent are left out."""
     shown = [row for row in rows if row.ratio is not None]
     height = _TOP + _LINE * len(shown) + 30
     width = _LEFT + _WIDTH + _RIGHT
@@ -27,7 +27,7 @@ def as_svg(rows: Sequence[Row], caption: str) -> str:
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" '
         'font-family="sans-serif" font-size="12">',
         f'<rect width="{width}" height="{height}" fill="white"/>',
-        '<text x="10" y="18" font-size="14">Ours divided by Pipecat’s AudioBufferProcessor: '
+        '<text x="10" y="18" font-size="14">This recorder by the AudioBufferProcessor of Pipecat: '
         "less is better; the line is the goal</text>",
         f'<text x="10" y="36" fill="#666">{escape(caption)}</text>',
     ]
