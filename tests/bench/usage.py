@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+import gc
 import resource
 import time
 from pathlib import Path
@@ -37,6 +39,15 @@ def memory_mib() -> dict[str, float]:
         "private": found["RssAnon"],
         "mapped": found["RssFile"] + found["RssShmem"],
     }
+
+
+def held_mib() -> float:
+    """Private memory that is in use: what is free is given back to the system first."""
+    gc.collect()
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc has it
+    if trim is not None:
+        trim(0)
+    return memory_mib()["private"]
 
 
 def peak_mib() -> float:
