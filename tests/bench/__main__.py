@@ -18,10 +18,14 @@ import time
 from pathlib import Path
 from typing import Any
 
-from bench import machine
-from bench.plan import Plan, server
-from bench.plot import as_svg
-from bench.report import Floor, Row, as_text
+from loguru import logger
+
+logger.remove()  # Pipecat greets whoever imports it
+
+from bench import machine  # noqa: E402
+from bench.plan import Plan, server  # noqa: E402
+from bench.plot import as_svg  # noqa: E402
+from bench.report import Floor, Row, as_text  # noqa: E402
 
 GROUPS = ("floors", "capture", "job", "memory", "hour", "pipeline", "fleet", "recovery")
 
