@@ -6,17 +6,17 @@ import asyncio
 from pathlib import Path
 
 from bench import incumbent, ours
-from bench.feed import processor_feed, session_feed, steps
+from bench.feed import STEP_SECONDS, processor_feed
 from bench.plan import Plan
 from bench.report import Row
 from bench.trial import Figures, run
 from bench.usage import held_mib, memory_mib, peak_mib
 
-from recorder import Recorder, Session, VirtualClock
+from recorder import Recorder, VirtualClock
 
 SECONDS = 3600
 RATE = 24_000
-WARM_UP_SECONDS = 90
+FRAMES = 10  # a second
 TICKS_SECONDS = 0.25
 """Real time that each 30 s of virtual time get, so that the recorder's own timer seals."""
 
@@ -35,61 +35,55 @@ async def theirs() -> Figures:
         return {"held": held_mib() - before, "peak": peak_mib()}
 
 
-async def session(s3: dict[str, str], up: bool) -> Figures:
-    """One session for an hour; a short one before it has made what is made once in a process."""
+async def sessions(s3: dict[str, str], count: int, up: bool) -> Figures:
+    """Some sessions at once, an hour each; at the end all are still live."""
     clock = VirtualClock()
     if not up:
         s3 = {**s3, "endpoint_url": _NOBODY}
     with ours.folder(memory=False) as root:
         settings = ours.settings(Path(root), s3, retry_max_wait_seconds=1.0, drain_seconds=0)
         async with Recorder(settings, clock=clock, require_store=up, recover=False) as recorder:
-            await _live(await recorder.start(), clock, WARM_UP_SECONDS, up)
-            before = held_mib()
-            call = await recorder.start()
-            await _live(call, clock, SECONDS, up)
+            calls = [await recorder.start() for _ in range(count)]
+            audio = bytes(range(256)) * (RATE * 2 // FRAMES // 256 + 1)
+            audio = audio[: RATE * 2 // FRAMES]
+            for number in range(1, SECONDS * FRAMES + 1):
+                clock.advance_to(calls[0].zero + number / FRAMES)
+                for call in calls:
+                    call.write("user", audio, RATE)
+                    call.write("bot", audio, RATE)
+                if not number % (STEP_SECONDS * FRAMES):
+                    if up:
+                        await asyncio.gather(*(call.flush() for call in calls))
+                    else:  # a flush would wait for the store
+                        await asyncio.sleep(TICKS_SECONDS * count)
             held, now = held_mib(), memory_mib()
             await recorder.close(wait_seconds=0)
-    return {
-        "held": held - before,
-        "private": now["private"],
-        "mapped": now["mapped"],
-        "peak": peak_mib(),
-    }
-
-
-async def _live(call: Session, clock: VirtualClock, seconds: int, up: bool) -> None:
-    feed = session_feed(call, clock, RATE)
-    for first, end in steps(seconds):
-        await feed(first, end)
-        if up:
-            await call.flush()
-        else:  # which would wait for the store
-            await asyncio.sleep(TICKS_SECONDS)
-    if seconds == WARM_UP_SECONDS:
-        call.end()
-        if up:
-            await call.stop()
+    return {"held": held, "mapped": now["mapped"], "peak": peak_mib()}
 
 
 async def rows(plan: Plan) -> list[Row]:
     """Store up, store away."""
     incumbents = (await run(__name__, "theirs"))["held"]
     made = []
-    for up in (True, False):
-        found = await run(__name__, "session", s3=plan.s3, up=up)
+    for up, more in ((True, 3), (False, 5)):
+        one = await run(__name__, "sessions", s3=plan.s3, count=1, up=up)
+        some = await run(__name__, "sessions", s3=plan.s3, count=more, up=up)
+        each = (some["held"] - one["held"]) / (more - 1)
+        mapped = (some["mapped"] - one["mapped"]) / (more - 1)
         made.append(
             Row(
                 f"memory of a live session after an hour, store {'up' if up else 'away'}",
                 "MiB",
                 incumbents,
-                found["held"],
+                each,
                 "1 MiB",
-                found["held"] <= 1.0,
-                note="private memory that is in use (what is free is given back first), less what "
-                "it was before the session; what the recorder has in memory once for all sessions "
-                f"is not in it, nor are mapped files ({found['mapped']:.0f} MiB in all, which the "
-                f"kernel may drop); peak of the whole process {found['peak']:.0f} MiB",
-                details=found,
+                each <= 1.0,
+                note=f"private memory in use (what is free is given back first) of {more} sessions "
+                f"less that of one, for each further session; frames of {1000 // FRAMES} ms, for "
+                f"an hour to pass quickly; mapped files, which the kernel may drop: {mapped:.1f} "
+                f"MiB each; peak of the whole process {one['peak']:.0f} MiB with one, "
+                f"{some['peak']:.0f} MiB with {more}",
+                details={"mapped": mapped, "one": one, "more": some},
             )
         )
     return made
