@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from bench import incumbent, ours
-from bench.feed import processor_feed, session_feed, steps
+from bench.feed import FIRST_STEP_SECONDS, processor_feed, session_feed, steps
 from bench.plan import Plan
 from bench.report import Row, by_ratio
 from bench.trial import Figures, middle, paired
@@ -14,7 +14,7 @@ from bench.usage import Cpu
 from recorder import VirtualClock
 
 SECONDS = 900
-WARM_UP = 30
+WARM_UP = FIRST_STEP_SECONDS
 """Seconds of the call that are not counted: what happens once in a process."""
 
 NOTE = (

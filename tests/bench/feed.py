@@ -13,15 +13,26 @@ from recorder import Session, VirtualClock
 STEP_SECONDS = 30
 """A chunk: after each, what is due is sealed and sent, as it is in real time."""
 
+FIRST_STEP_SECONDS = 32
+"""The first ends with the hold-back behind it: later, and more would wait than in real time."""
+
 Feed = Callable[[int, int], Awaitable[None]]
 """Feeds the frames from one number up to another."""
 
 
 def steps(seconds: int) -> Iterator[tuple[int, int]]:
     """The frames of each step, [first, end)."""
-    for begin in range(0, seconds, STEP_SECONDS):
-        end = min(seconds, begin + STEP_SECONDS)
+    begin, end = 0, FIRST_STEP_SECONDS
+    while begin < seconds:
+        end = min(seconds, end)
         yield begin * FRAMES_PER_SECOND, end * FRAMES_PER_SECOND
+        begin, end = end, end + STEP_SECONDS
+
+
+def ends_step(number: int, per_second: int = FRAMES_PER_SECOND) -> bool:
+    """Whether a step ends with so many frames."""
+    late = (FIRST_STEP_SECONDS - STEP_SECONDS) * per_second
+    return number > late and not (number - late) % (STEP_SECONDS * per_second)
 
 
 def session_feed(call: Session, clock: VirtualClock, user_rate: int) -> Feed:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from bench import incumbent, ours
 from bench.audio import FRAMES_PER_SECOND
-from bench.feed import STEP_SECONDS, Feed, processor_feed
+from bench.feed import STEP_SECONDS, Feed, ends_step, processor_feed
 from bench.loop_holds import watched
 from bench.plan import Plan
 from bench.report import Row
@@ -96,7 +96,6 @@ async def processor(s3: dict[str, str], seconds: int) -> Figures:
 
 
 async def _live(feed: Feed, seconds: int, flush: Callable[[], Awaitable[None]]) -> None:
-    step = STEP_SECONDS * FRAMES_PER_SECOND
     sealing: asyncio.Task[None] | None = None
     number = FRAMES_PER_SECOND
     while number < seconds * FRAMES_PER_SECOND:
@@ -109,7 +108,7 @@ async def _live(feed: Feed, seconds: int, flush: Callable[[], Awaitable[None]]) 
                 sealing = None
         else:
             await asyncio.sleep(0)
-            if not number % step:
+            if ends_step(number):
                 sealing = asyncio.ensure_future(flush())
     if sealing is not None:
         await sealing

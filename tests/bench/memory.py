@@ -6,7 +6,7 @@ import asyncio
 from pathlib import Path
 
 from bench import incumbent, ours
-from bench.feed import STEP_SECONDS, processor_feed
+from bench.feed import ends_step, processor_feed
 from bench.plan import Plan
 from bench.report import Row
 from bench.trial import Figures, run
@@ -51,7 +51,7 @@ async def sessions(s3: dict[str, str], count: int, up: bool) -> Figures:
                 for call in calls:
                     call.write("user", audio, RATE)
                     call.write("bot", audio, RATE)
-                if not number % (STEP_SECONDS * FRAMES):
+                if ends_step(number, FRAMES):
                     if up:
                         await asyncio.gather(*(call.flush() for call in calls))
                     else:  # a flush would wait for the store
@@ -65,7 +65,7 @@ async def rows(plan: Plan) -> list[Row]:
     """Store up, store away."""
     incumbents = (await run(__name__, "theirs"))["held"]
     made = []
-    for up, more in ((True, 3), (False, 5)):
+    for up, more in ((True, 2), (False, 4)):
         one = await run(__name__, "sessions", s3=plan.s3, count=1, up=up)
         some = await run(__name__, "sessions", s3=plan.s3, count=more, up=up)
         each = (some["held"] - one["held"]) / (more - 1)

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from bench import incumbent, ours
 from bench.audio import DIFFERENT, FRAMES_PER_SECOND, RATE, pcm
+from bench.feed import ends_step
 from bench.plan import Plan
 from bench.report import Row, by_ratio
 from bench.trial import Figures, middle, paired
@@ -82,7 +83,7 @@ class Mic(BaseInputTransport):
                 sent = (number + 1) * len(bot[0])
                 while self._speaker.written < sent:  # noqa: ASYNC110 - nobody sets an event
                     await asyncio.sleep(0)
-            if self.step is not None and not (number + 1) % (30 * FRAMES_PER_SECOND):
+            if self.step is not None and ends_step(number + 1):
                 await self.step()
 
 
