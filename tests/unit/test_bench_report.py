@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
+from bench.feed import ends_step, steps
 from bench.loop_holds import Holds, watched
 from bench.plot import as_svg
 from bench.report import Floor, Row, as_text, by_ratio
@@ -90,3 +91,10 @@ def test_every_group_can_be_run_by_itself() -> None:
 
     folder = Path(__file__).parent.parent / "bench"
     assert all((folder / f"{group}.py").is_file() for group in GROUPS)
+
+
+def test_steps_end_where_chunks_are_due_and_leave_nothing_out() -> None:
+    found = list(steps(95))
+    assert found == [(0, 1600), (1600, 3100), (3100, 4600), (4600, 4750)]
+    ends = [number for number in range(4700) if ends_step(number)]
+    assert ends == [1600, 3100, 4600]
