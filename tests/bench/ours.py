@@ -52,7 +52,8 @@ def settings(root: Path, s3: dict[str, str] | None, **changes: Any) -> Settings:
 def refusing(root: Path) -> Store:
     """A store that takes nothing and costs nothing: what is left is capture and sealing."""
     store = FaultyStore(LocalStore(root / "bucket"))
-    store.refuse("put", refusal(AccessDenied, "put"))
+    for op in ("put", "put_manifest", "create_multipart"):  # nothing else comes before these
+        store.refuse(op, refusal(AccessDenied, op))
     return store
 
 
