@@ -116,7 +116,7 @@ async def rows(plan: Plan) -> list[Row]:
                 middle(found[f"theirs {rate}"], "cpu"),
                 middle(runs, "cpu"),
                 limit,
-                note=f"{split}; {NOTE}",
+                note=split if made else f"{split}; {NOTE}",
                 **parts,
             )
         )

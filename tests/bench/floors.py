@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import soxr
 from bench import incumbent
@@ -56,7 +58,7 @@ async def pass_through() -> Figures:
 
 async def floors(plan: Plan) -> list[Floor]:
     """All of them."""
-    trials = {
+    trials: dict[str, dict[str, Any]] = {
         "both tracks' frames copied, memoryview slices": {"trial": "copy"},
         "soxr HQ 16k to 24k, 20 ms blocks, one track": {"trial": "resample", "block_ms": 20},
         "soxr HQ 16k to 24k, 100 ms blocks, one track": {"trial": "resample", "block_ms": 100},

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from bench import incumbent, ours
 from bench.feed import processor_feed, session_feed, steps
@@ -61,7 +62,7 @@ async def session(s3: dict[str, str]) -> Figures:
 
 async def rows(plan: Plan) -> list[Row]:
     """One row."""
-    trials = {
+    trials: dict[str, dict[str, Any]] = {
         "naive": {"trial": "theirs", "s3": plan.s3, "shared": False},
         "ours": {"trial": "session", "s3": plan.s3},
         "shared": {"trial": "theirs", "s3": plan.s3, "shared": True},

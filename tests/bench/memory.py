@@ -17,8 +17,8 @@ from recorder import Recorder, VirtualClock
 SECONDS = 3600
 RATE = 24_000
 FRAMES = 10  # a second
-TICKS_SECONDS = 0.25
-"""Real time that each 30 s of virtual time get, so that the recorder's own timer seals."""
+TICKS_SECONDS = 0.1
+"""Real time that a session gets for each 30 s of virtual time, for the recorder's timer to seal."""
 
 _NOBODY = "http://127.0.0.1:9"
 """The discard port: nothing listens there."""
@@ -55,7 +55,7 @@ async def sessions(s3: dict[str, str], count: int, up: bool) -> Figures:
                     if up:
                         await asyncio.gather(*(call.flush() for call in calls))
                     else:  # a flush would wait for the store
-                        await asyncio.sleep(TICKS_SECONDS * count)
+                        await asyncio.sleep(TICKS_SECONDS * (1 + count))
             held, now = held_mib(), memory_mib()
             await recorder.close(wait_seconds=0)
     return {"held": held, "mapped": now["mapped"], "peak": peak_mib()}
