@@ -223,6 +223,6 @@ def _told(one: Figures) -> str:
     return (
         f"{one['sessions']} calls {one['cpu_percent']:.0f} % of a core, lag "
         f"{one['lag_p50_ms']:.1f}/{one['lag_p99_ms']:.1f}/{one['lag_max_ms']:.0f} ms "
-        f"p50/p99/max, {one['private_mib']:.0f} MiB, {one['chunks_late']} of "
-        f"{one['chunks']} chunks late"
+        f"p50/p99/max, {one['private_mib']:.0f} MiB, {one['chunks']} chunks stored, "
+        f"{one['chunks_late']} late or missing"
     )
