@@ -4,7 +4,7 @@ UV := .uv/bin/uv
 export UV_PYTHON := $(PYTHON)
 RUN := $(UV) run --frozen --extra demo
 
-.PHONY: demo test soak bench bench-clock lint types build smoke clean
+.PHONY: demo test soak bench bench-calls bench-clock lint types build smoke clean
 
 demo: $(UV)  ## record a scripted conversation through a real pipeline to an embedded S3 server
 	$(UV) run --frozen --no-dev --extra demo recorder demo
@@ -15,7 +15,11 @@ test: $(UV)  ## all tests of the default suite
 soak: $(UV)  ## the long runs too
 	$(RUN) pytest -m "soak or not soak"
 
-bench: $(UV)  ## what recording costs here, as JSON lines; minutes
+BENCH ?=
+bench: $(UV)  ## what recording costs beside Pipecat's recorder; minutes. BENCH='--sessions 1000 --only fleet'
+	PYTHONPATH=tests $(RUN) python -m bench $(BENCH)
+
+bench-calls: $(UV)  ## calls of 1, 10 and 60 minutes by themselves, as JSON lines
 	$(RUN) python tests/bench/calls.py
 
 CLOCK_JSON ?= bench-clock.json

@@ -1,6 +1,6 @@
 """What recording costs: a short and a long call, to a real S3 server on this machine.
 
-Run by `make bench`. Frames of 20 ms, user at 16 kHz and bot at 24 kHz, as fast as they can be
+Run by `make bench-calls`. Frames of 20 ms, user at 16 kHz and bot at 24 kHz, as fast as they can be
 taken, with the recorder's clock moved along; each call in a process of its own, so that peaks are
 its own.
 """
