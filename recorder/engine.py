@@ -73,7 +73,9 @@ class Engine:
         try:
             return await asyncio.shield(work)
         except asyncio.CancelledError:
-            await asyncio.wait((work,))
+            while not work.done():
+                with contextlib.suppress(asyncio.CancelledError):  # one more changes nothing
+                    await asyncio.wait((work,))
             _look_at(work)
             raise
 

@@ -449,12 +449,13 @@ class Recorder:
 
     async def _shut(self, seconds: float) -> None:
         # What is opening or starting just now belongs to nobody any more, whose cancel led here.
-        await _cancelled([self._opening, *self._beginning])
+        # The ticker closes what has ended: two that close a session get in each other's way.
+        await _cancelled([self._opening, self._ticker, *self._beginning])
         sessions = list(self._sessions)
         for backstage in sessions:
             backstage.end_session()
         await asyncio.gather(*(backstage.close(seconds) for backstage in sessions))
-        await _cancelled([self._ticker, self._probing, self._recovering])
+        await _cancelled([self._probing, self._recovering])
         if self._depot is not None:
             await self._depot.close()
         await self.store.__aexit__(None, None, None)

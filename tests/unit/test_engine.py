@@ -10,7 +10,8 @@ import pytest
 from recorder.engine import Engine, RecorderClosed
 
 
-async def test_a_cancelled_caller_waits_until_its_thread_has_ended() -> None:
+@pytest.mark.parametrize("times", [1, 3])
+async def test_a_cancelled_caller_waits_until_its_thread_has_ended(times: int) -> None:
     engine = Engine()
     begun, go_on, order = threading.Event(), threading.Event(), list[str]()
 
@@ -28,9 +29,10 @@ async def test_a_cancelled_caller_waits_until_its_thread_has_ended() -> None:
     async def scenario() -> None:
         task = asyncio.ensure_future(caller())
         await engine.in_thread(begun.wait)
-        task.cancel()
-        await asyncio.sleep(0)
-        await asyncio.sleep(0)
+        for _ in range(times):
+            task.cancel()
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
         order.append("cancelled")
         go_on.set()
         with pytest.raises(asyncio.CancelledError):
