@@ -73,7 +73,8 @@ async def test_who_spoke_is_known_after_a_death_and_after_a_loss(
     for lost in (False, True):
         folder = tmp_path / str(lost)
         folder.mkdir()
-        recorder = Recorder(settings_in(folder), clock=clock, recover=False)
+        settings = settings_in(folder, stall_seconds=0)  # nobody waits for a guest who says nothing
+        recorder = Recorder(settings, clock=clock, recover=False)
         await recorder.__aenter__()
         call = await recorder.start("call")
         call.add_track(Track("user", participant="Zoë"))
