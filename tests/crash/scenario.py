@@ -237,6 +237,8 @@ def _speech(
         for number in range(frames):
             arrival = start if ahead else start + (number + 1) * step
             at = arrival if number == 0 else None
+            if ahead:  # of a burst that is cut off nobody could tell; so it says when it is played
+                at = start + (number + 1) * step
             if jitter and number and not ahead:
                 arrival = max(latest, arrival + draw.randrange(JITTER_NS // 1000) * 1000)
                 at = draw.choice([None, arrival])
