@@ -33,7 +33,8 @@ def drifting(seconds: float, ppm: float, *, unbroken: bool, long: bool = False) 
     call = Call(name, seconds, about, every=EVERY, long=long)
     call.mic(speech=None if unbroken else sentences(seconds), ppm=ppm, form=Format(8000))
     if unbroken:
-        call.say(0.5, seconds - 2, ppm=-ppm)
+        # Slow as it may be, it ends before the call: of a chunk that still plays nobody would know.
+        call.say(0.5, seconds * 0.999 - 2, ppm=-ppm)
     else:
         for start, end in sentences(seconds, first=3):
             call.say(start, end - start, ppm=-ppm)
