@@ -102,9 +102,13 @@ class Scenario:
 
     @property
     def most_lost_seconds(self) -> float:
-        """What the loss of the spool may cost: the open chunk, the hold-back, and a resampler."""
-        resampling = RESAMPLING_SECONDS + LOOK_SECONDS if self.resampled else 0
-        return self.chunk_seconds + self.hold_back + resampling
+        """What the loss of the spool may cost: the open chunk, the hold-back, and a resampler.
+
+        And the time to the next look, where a chunk is not due at a moment that is known before.
+        """
+        resampling = RESAMPLING_SECONDS if self.resampled else 0
+        looking = LOOK_SECONDS if self.resampled or self.stall else 0
+        return self.chunk_seconds + self.hold_back + resampling + looking
 
     def settings(self, folder: Path, where: dict[str, Any]) -> Settings:
         """Return settings for a store and a spool below `folder`; `where` names another store."""
