@@ -4,8 +4,9 @@ from recorder.names import InvalidName
 from recorder.recovered import Outcome, Recovered
 from recorder.result import Gap, OutputResult, RecordingResult, State
 from recorder.service import Recorder
-from recorder.session import InvalidFrame, Session, Track
+from recorder.session import InvalidFrame, Session
 from recorder.settings import Settings, SettingsError
+from recorder.speakers import Track
 from uploader.clock import Clock, SystemClock, VirtualClock
 from uploader.errors import BotRecorderError
 

@@ -19,7 +19,8 @@ import numpy as np
 
 from recorder.containers.wav import InvalidWav, WavInfo, parse_header
 from recorder.names import shown
-from recorder.session import MAX_CHANNELS, MAX_RATE, MIN_RATE, Session, Track
+from recorder.session import MAX_CHANNELS, MAX_RATE, MIN_RATE, Session
+from recorder.speakers import Track
 from uploader.clock import VirtualClock
 from uploader.errors import BotRecorderError
 

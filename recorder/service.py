@@ -31,8 +31,9 @@ from recorder.recovered import Outcome, Recovered
 from recorder.recovery import SpoolRecovery
 from recorder.rescue import BucketRescue
 from recorder.sealer import Sealer
-from recorder.session import Session, Track, check_tracks
+from recorder.session import Session
 from recorder.settings import Settings
+from recorder.speakers import Track, check_tracks
 from recorder.spool import RecordingExists, Spool, spool_bytes
 from recorder.starting import Emit, OnEvent, Starting, handing_over
 from recorder.stores import make_store

@@ -20,7 +20,8 @@ from recorder.names import InvalidName, check_participant, check_track
 from recorder.quota import SpoolFull
 from recorder.records import NO_TRACK, Kind, Record
 from recorder.result import RecordingResult
-from recorder.timeline import NS, Source
+from recorder.speakers import MAX_TRACKS, Track, speaking_as
+from recorder.timeline import NS
 from uploader.clock import Clock
 from uploader.errors import BotRecorderError
 
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
 
 MIN_RATE, MAX_RATE = 4_000, 384_000
 MAX_CHANNELS = 32
-MAX_TRACKS = 64
 MAX_AHEAD_SECONDS = 3600.0
 """How far `at` may lie from now: more is a time of another clock, not of this one."""
 
@@ -49,48 +49,6 @@ MAX_REASON = 200
 
 class InvalidFrame(BotRecorderError, ValueError):
     """A frame that cannot be audio: an impossible rate, a time of another clock."""
-
-
-@dataclass(frozen=True, slots=True)
-class Track:
-    """A speaker.
-
-    Attributes:
-        name: 1 to 32 of a-z 0-9 _ -; becomes the name of an object.
-        source: `capture` for a microphone, `playout` for what a bot plays: see
-            `recorder.timeline`.
-        participant: Whose it is: 1 to 128 printable characters, for the manifest alone. It is
-            personal data where it names a person, and kept as long as the manifest.
-    """
-
-    name: str
-    source: Source = "capture"
-    participant: str | None = None
-
-
-def speaking_as(name: str) -> Track:
-    """Return the track a bare name means: `bot` plays out, everybody else is a microphone."""
-    return Track(name, "playout" if name == "bot" else "capture")
-
-
-def check_tracks(tracks: Sequence[Track | str]) -> list[Track]:
-    """Return the tracks a recording begins with.
-
-    Raises:
-        InvalidName: A name is not allowed, there twice, or one too many.
-    """
-    speakers: dict[str, Track] = {}
-    for track in tracks:
-        speaker = track if isinstance(track, Track) else speaking_as(track)
-        check_track(speaker.name)
-        if speaker.participant is not None:
-            check_participant(speaker.participant)
-        if speaker.name in speakers:
-            raise InvalidName("track", speaker.name, "is named twice")
-        if len(speakers) >= MAX_TRACKS:
-            raise InvalidName("track", speaker.name, f"is one too many: at most {MAX_TRACKS}")
-        speakers[speaker.name] = speaker
-    return list(speakers.values())
 
 
 class Backstage(Protocol):

@@ -18,8 +18,8 @@ from recorder.names import check_metadata, check_recording_id, check_track, show
 from recorder.player import Input, Player, WavFile, open_wav
 from recorder.result import RecordingResult
 from recorder.service import Recorder
-from recorder.session import Track
 from recorder.settings import Settings
+from recorder.speakers import Track
 from uploader.clock import VirtualClock
 
 

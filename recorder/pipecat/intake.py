@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 from recorder.quota import SpoolFull
 
 if TYPE_CHECKING:
-    from recorder.session import Session, Track
+    from recorder.session import Session
+    from recorder.speakers import Track
 
 MAX_WAITING_BYTES = 8 << 20
 """Audio that waits for its session: a minute and a half of two tracks at 16 and 24 kHz."""

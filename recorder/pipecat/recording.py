@@ -36,8 +36,9 @@ from recorder.pipecat.shared import Lease
 from recorder.pipecat.turn_audio import TurnAudio, sides
 from recorder.pipecat.turns import Listener, Run, Speaker, Speech, Turn
 from recorder.result import RecordingResult, State
-from recorder.session import Session, Track
+from recorder.session import Session
 from recorder.settings import SettingsError
+from recorder.speakers import Track
 from recorder.spool import RecordingExists
 from uploader.errors import StoreError
 

@@ -47,10 +47,9 @@ async def run(trace: Trace) -> Row:
         chunk_seconds = session.chunk_seconds(trace)
         settings = session.settings_for(Path(folder), chunk_seconds=chunk_seconds)
         async with Recorder(settings, clock=clock) as recorder:
-            if trace.needs <= session.FEATURES or "encoding" not in trace.needs:
-                recorded = await session.record(trace, recorder, clock)
-                row.session = session.judge(trace, recorded)
-                row.short = session.shortfalls(trace, row.session)
+            recorded = await session.record(trace, recorder, clock)
+            row.session = session.judge(trace, recorded)
+            row.short = session.shortfalls(trace, row.session)
             if pipecat.told_in_frames(trace):
                 recorded = await pipecat.record(trace, recorder, clock)
                 row.processor = session.judge(trace, recorded)

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recorder import Session, Settings, Track
-from recorder.session import Source
+from recorder.runs import Source
 from recorder.timeline import NS
 
 MIB = 1 << 20

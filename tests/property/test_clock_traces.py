@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 from traces.catalogue import every_trace
 from traces.random_calls import calls
 from traces.through_session import (
-    FEATURES,
     chunk_seconds,
     judge,
     record,
@@ -25,13 +24,10 @@ from recorder import Recorder, VirtualClock
 
 
 def cases() -> list[object]:
-    """All traces; those that need what sessions do not take yet wait for it."""
+    """All traces; the longest are for long runs."""
     found: list[object] = []
     for trace in every_trace(long=True):
-        missing = ", ".join(sorted(trace.needs - FEATURES))
         marks = [pytest.mark.soak, pytest.mark.timeout(3600)] if trace.long else []
-        if missing:
-            marks.append(pytest.mark.skip(reason=f"sessions do not take {missing}"))
         found.append(pytest.param(trace, id=trace.name, marks=marks))
     return found
 
@@ -58,7 +54,7 @@ def check(trace: Trace) -> None:
 
 
 @settings(max_examples=25, deadline=None)
-@given(trace=calls(stamped="pts" in FEATURES))
+@given(trace=calls())
 def test_random_calls_come_out_as_they_were_heard(trace: Trace) -> None:
     check(trace)
 
@@ -68,4 +64,4 @@ def test_random_calls_come_out_as_they_were_heard(trace: Trace) -> None:
 @settings(max_examples=500, deadline=None)
 @given(data=st.data())
 def test_many_random_calls_come_out_as_they_were_heard(data: st.DataObject) -> None:
-    check(data.draw(calls(stamped="pts" in FEATURES, longest=60)))
+    check(data.draw(calls(longest=60)))

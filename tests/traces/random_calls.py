@@ -24,18 +24,17 @@ RATES = (8_000, 16_000, 24_000, 44_100, 48_000)
 
 
 @st.composite
-def calls(draw: st.DrawFn, *, stamped: bool = False, longest: int = 14) -> Trace:
+def calls(draw: st.DrawFn, *, longest: int = 14) -> Trace:
     """Return a call of a user or two and a bot.
 
     Args:
         draw: Hypothesis's.
-        stamped: Whether microphones may have pts, and so may lose frames anywhere.
         longest: Seconds.
     """
     seconds = float(draw(st.integers(5, longest)))
     call = Call("random", seconds, "random")
     for track in ("user", "user-2")[: draw(st.sampled_from([0, 1, 1, 1, 2]))]:
-        _microphone(draw, call, track, seconds, stamped=stamped)
+        _microphone(draw, call, track, seconds)
     _bot(draw, call, seconds)
     return call.trace()
 
@@ -44,8 +43,8 @@ def _ticks(least: float, most: float) -> st.SearchStrategy[float]:
     return st.integers(round(least / TICK), round(most / TICK)).map(lambda ticks: ticks * TICK)
 
 
-def _microphone(draw: st.DrawFn, call: Call, track: str, seconds: float, *, stamped: bool) -> None:
-    has_pts = stamped and draw(st.booleans())
+def _microphone(draw: st.DrawFn, call: Call, track: str, seconds: float) -> None:
+    has_pts = draw(st.booleans())
     start = draw(st.sampled_from([0.0, 0.0, 0.0, 1.0, 2.02]))
     stalls, mutes, lost = [], [], []
     arrivals: list[Arrival] = []

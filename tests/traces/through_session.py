@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -22,17 +21,6 @@ RATE = 24_000
 LONG_SECONDS = 100.0
 FLUSH_SECONDS = 7.0
 """Chunks are sealed while the call goes on, as in life; not as often as the clock's moves."""
-
-FEATURES = frozenset(
-    name
-    for name, there in {
-        "pts": "pts" in inspect.signature(Session.write).parameters,
-        "encoding": "encoding" in inspect.signature(Session.write).parameters,
-        "played": hasattr(Session, "played"),
-    }.items()
-    if there
-)
-"""What of the traces' needs the recorder can take."""
 
 
 def settings_for(folder: Path, **changes: Any) -> Settings:
@@ -76,7 +64,7 @@ def tell(call: Session, event: Event) -> None:
     at = call.zero + event.at
     if isinstance(event, Frame):
         more: dict[str, Any] = {}
-        if event.pts is not None and "pts" in FEATURES:
+        if event.pts is not None:
             more["pts"] = event.pts
         if event.encoding != "pcm16":
             more["encoding"] = event.encoding
@@ -94,9 +82,8 @@ def mark(call: Session, event: Mark, at: float) -> None:
         call.pause()
     elif event.kind == "resume":
         call.resume()
-    elif event.kind == "played" and "played" in FEATURES:
-        played: Any = getattr(call, "played")  # noqa: B009 - not there in every version
-        played(event.track, event.seconds, at)
+    elif event.kind == "played":
+        call.played(event.track, event.seconds, at)
 
 
 def read_tracks(settings: Settings, recording_id: str) -> dict[str, Samples]:
