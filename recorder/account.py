@@ -163,6 +163,14 @@ class Account:
             "leftovers": leftovers,
         }
 
+    def marks(self) -> object:
+        """Return what the manifest says of the time between two chunks, to be compared."""
+        timeline = self.contents.timeline
+        tracks = [(one.name, one.participant, one.joined) for one in list(timeline.tracks)]
+        turns = [(one.start, one.end) for one in list(timeline.turns)]
+        gaps = [(one.track, one.start, one.end) for one in list(timeline.lost)]
+        return tracks, turns, gaps, [tuple(pause) for pause in list(timeline.pauses)]
+
     def _samples(self, end: int) -> int:
         return max(0, end - self.plan.first_sample)
 
@@ -170,4 +178,4 @@ class Account:
         return self.plan.keep_chunks or not self.context.capabilities.deletes
 
     def _chunk_keys(self) -> list[str]:
-        return [self.plan.chunk_key(chunk.number) for chunk in self.contents.sealed]
+        return [self.plan.chunk_key(chunk) for chunk in self.contents.sealed]

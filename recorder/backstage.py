@@ -82,6 +82,8 @@ class SessionBackstage:
         if now - session.zero >= self._next_seal():
             self._busy = True
             self._spawn(self._seal_due())
+        elif self.delivery.open_chunk.due(now - session.zero):
+            self._spawn(self._send_open_chunk(session))
 
     @property
     def alive(self) -> bool:
@@ -127,6 +129,11 @@ class SessionBackstage:
             self._say(as_told(error))
         finally:
             self._busy = False
+
+    async def _send_open_chunk(self, session: Session) -> None:
+        await self.delivery.open_chunk.send(
+            lambda samples: self._sealing.open_chunk(session.now_ns(), samples)
+        )
 
     async def _seal_rest(self, rest: list[tuple[Record, object]]) -> None:
         until = time.monotonic() + self._settings.retry_deadline_seconds
@@ -192,12 +199,17 @@ class SessionBackstage:
         return await self._engine.run(wait())
 
     async def flush(self) -> None:
-        """Seal what is due and wait for its delivery."""
+        """Seal what is due and wait for its delivery; then for the open chunk's first half."""
 
         async def seal_and_settle() -> None:
-            if self._session is not None and not self._session.ended:
-                await self._sealing.seal(self._session.now_ns())
+            session, open_chunk = self._session, self.delivery.open_chunk
+            recording = session is not None and not session.ended
+            if session is not None and recording:
+                await self._sealing.seal(session.now_ns())
             await self.delivery.settled()
+            await open_chunk.idle.wait()
+            if session is not None and recording and open_chunk.due():
+                await self._send_open_chunk(session)
 
         await self._engine.run(seal_and_settle())
 

@@ -58,7 +58,7 @@ class ChunkReader:
     def __init__(
         self,
         chunks: list[Chunk],
-        path: Callable[[int], Path],
+        path: Callable[[Chunk], Path],
         fetch: Callable[[Chunk], Awaitable[bytes]],
         in_thread: InThread,
         gone: Callable[[int], None],
@@ -96,7 +96,7 @@ class ChunkReader:
     async def _rows(self, chunk: Chunk, begin: int, until: int) -> Samples:
         if chunk.lost or not chunk.tracks:
             return _silence(chunk, begin, until)
-        path = self._path(chunk.number)
+        path = self._path(chunk)
 
         def from_file() -> Samples:
             with path.open("rb") as file:

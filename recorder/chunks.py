@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,20 @@ from recorder.names import check_track
 from recorder.timeline import Timeline
 from uploader.checksum import decode, encode
 from uploader.errors import BotRecorderError
+
+CHUNKS = "chunks/"
+"""Below a recording's folder: its chunk objects."""
+
+OPEN_CHUNK = "open.wav"
+"""Among them: the open chunk, as far as it was settled when it was last looked at."""
+
+_FILE = re.compile(r"(\d{6,})(?:-[a-z0-9]{1,64})?\.wav")
+
+
+def chunk_number(key: str) -> int | None:
+    """Return which chunk an object is, by its key below the recording's folder; None for none."""
+    match = _FILE.fullmatch(key.removeprefix(CHUNKS)) if key.startswith(CHUNKS) else None
+    return int(match[1]) if match else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +40,7 @@ class Chunk:
         bytes: Size of the file.
         checksum: CRC-64/NVME of the file.
         lost: Whether its audio is missing for good: outputs have silence there, and a gap says so.
+        file: Its file's name, where that is not its number: of a part of a chunk.
     """
 
     number: int
@@ -34,6 +50,12 @@ class Chunk:
     bytes: int
     checksum: int
     lost: bool = False
+    file: str = ""
+
+    @property
+    def name(self) -> str:
+        """The name of its file, and of its object below `chunks/`."""
+        return self.file or f"{self.number:06d}.wav"
 
     @property
     def end(self) -> int:
@@ -50,6 +72,7 @@ class Chunk:
             "bytes": self.bytes,
             "checksum": encode(self.checksum),
             **({"lost": True} if self.lost else {}),
+            **({"file": self.file} if self.file else {}),
         }
 
     @classmethod
@@ -66,9 +89,12 @@ class Chunk:
             number, first_sample, samples, size = numbers
             tracks = tuple(check_track(name) for name in document["tracks"])
             checksum, lost = decode(document["checksum"]), document.get("lost") is True
+            file = document.get("file", "")
+            if file and chunk_number(f"{CHUNKS}{file}") != number:
+                raise ValueError(f"{file!r} is no file of chunk {number}")
         except (KeyError, TypeError, ValueError) as error:
             raise BotRecorderError(f"not a chunk: {error}") from error
-        return cls(number, first_sample, samples, tracks, size, checksum, lost)
+        return cls(number, first_sample, samples, tracks, size, checksum, lost, file)
 
 
 class Contents(Protocol):
@@ -94,6 +120,6 @@ class Contents(Protocol):
         """Whether all there is, is sealed."""
         ...
 
-    def chunk_path(self, number: int) -> Path:
+    def chunk_path(self, chunk: Chunk) -> Path:
         """Return the file of a chunk, which may be there or not."""
         ...

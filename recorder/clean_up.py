@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from recorder.chunks import Chunk
+from recorder.chunks import CHUNKS, Chunk
 from recorder.deliverable import Deliverable
 from recorder.plan import Plan
 from uploader.errors import AccessDenied, InvalidRequest, StoreError, Unsupported
@@ -48,7 +48,12 @@ class CleanUp:
         self._slots = asyncio.Semaphore(MAX_PARALLEL_DELETES)
 
     async def run(
-        self, chunks: Sequence[Chunk], outputs: Sequence[Deliverable], *, thorough: bool
+        self,
+        chunks: Sequence[Chunk],
+        outputs: Sequence[Deliverable],
+        *,
+        thorough: bool,
+        also: Iterable[str] = (),
     ) -> bool:
         """Delete all there is to delete.
 
@@ -56,18 +61,22 @@ class CleanUp:
             chunks: Of the recording.
             outputs: Whose superseded uploads are dropped.
             thorough: Whether there may be more than this process knows of: look for it.
+            also: Keys of further objects that nobody needs.
 
         Returns:
             Whether nothing is left that another try could delete.
         """
         try:
-            keys = {self._plan.chunk_key(chunk.number) for chunk in chunks if not chunk.lost}
+            keys = {self._plan.chunk_key(chunk) for chunk in chunks if not chunk.lost}
+            keys.update(also)
             there = await self._chunk_objects() if thorough else None
             keys |= there or set()
             if self._plan.keep_chunks:
-                keys -= {self._plan.chunk_key(chunk.number) for chunk in chunks}
+                keys -= {self._plan.chunk_key(chunk) for chunk in chunks}
             if self._context.capabilities.deletes:
                 await self._all(self._delete(key) for key in sorted(keys))
+            else:
+                self._keep(*keys)
             if there is not None:  # to delete what is not there is refused, too
                 self.leftovers = [key for key in self.leftovers if key in there]
             for output in outputs:
@@ -127,7 +136,7 @@ class CleanUp:
 
     async def _chunk_objects(self) -> set[str] | None:
         """Return the keys of chunk objects; None if they may not be listed."""
-        store, prefix = self._context.store, f"{self._plan.folder}chunks/"
+        store, prefix = self._context.store, f"{self._plan.folder}{CHUNKS}"
 
         async def collect() -> set[str]:
             return {info.key async for info in store.list_objects(prefix)}

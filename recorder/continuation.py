@@ -6,6 +6,7 @@ It becomes a recording of its own in a folder below the first one's, and is list
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -26,14 +27,27 @@ class Slice:
         contents: Of the whole.
         start: Sample on the recording's clock.
         end: Likewise; the whole's end, if None.
+        listed: The chunks a manifest lists: where the end lies within a chunk, the last of them is
+            the beginning of that chunk.
     """
 
-    def __init__(self, contents: Contents, start: int = 0, end: int | None = None) -> None:
+    def __init__(
+        self,
+        contents: Contents,
+        start: int = 0,
+        end: int | None = None,
+        listed: Sequence[Mapping[str, Any]] = (),
+    ) -> None:
         self._contents = contents
         until = contents.sealed_samples if end is None else end
         self.in_store = 0
         self.sealed: list[Chunk] = [one for one in contents.sealed if start < one.end <= until]
         self._end = self.sealed[-1].end if self.sealed else start
+        if self._end < until and listed:
+            last = Chunk.from_dict(listed[-1])
+            if (last.first_sample, last.end) == (self._end, until):
+                self.sealed.append(last)
+                self._end = until
         self.timeline = copy.copy(contents.timeline)
         self.timeline.turns = [
             replace(turn, end=min(turn.end or self._end, self._end))
@@ -56,9 +70,9 @@ class Slice:
         """Whether all there is, is sealed."""
         return self._contents.finished
 
-    def chunk_path(self, number: int) -> Path:
+    def chunk_path(self, chunk: Chunk) -> Path:
         """Return the file of a chunk."""
-        return self._contents.chunk_path(number)
+        return self._contents.chunk_path(chunk)
 
 
 def continuation_of(plan: Plan, number: int, first_sample: int) -> Plan:

@@ -31,6 +31,7 @@ from recorder.chunks import Chunk, Contents
 from recorder.clean_up import CleanUp
 from recorder.deliverable import Deliverable, as_told, state_of
 from recorder.engine import Engine
+from recorder.open_chunk import OpenChunk
 from recorder.outputs import OutputSpec, mixed_outputs, track_output
 from recorder.plan import Plan
 from recorder.quota import SpoolQuota
@@ -107,6 +108,8 @@ class Delivery:
             self._outputs.append(self._deliverable(spec))
         self._clips = TurnClips(plan, contents.timeline, self._deliverable)
         self.account.clips = self._clips
+        self.open_chunk = OpenChunk(self.account, self._is_caught_up, self._tell_marks)
+        self._marks: object = None
         self._writing = asyncio.Lock()
         self._written_at = 0.0
         self._wake = asyncio.Event()
@@ -237,6 +240,7 @@ class Delivery:
     def stop(self) -> None:
         """All is sealed: deliver what is left and finish."""
         self._stopping = True
+        self.open_chunk.hurry()
         self._wake.set()
         self._more.set()
 
@@ -285,14 +289,25 @@ class Delivery:
             if state is State.RECORDING and self._concluded:
                 return  # a sign of life that comes late must not take back what was said
             self._concluded = state is not State.RECORDING
-            uploaded = self.shelf.sent
+            uploaded, marks = self.shelf.sent, self.account.marks()
             try:
                 await self.manifest.write(self.account.document(state, uploaded))
             except LostOwnership as error:
                 self.usurped = error
                 raise
             self.account.noted = uploaded
+            self._marks = marks
             self._written_at = time.monotonic()
+
+    def _is_caught_up(self) -> bool:
+        created = self.manifest.created and self.usurped is None
+        sent = self.shelf.sent == len(self._contents.sealed)
+        return created and sent and not self._stopping
+
+    async def _tell_marks(self) -> None:
+        """Write the manifest if it does not tell of all turns, gaps and tracks there are by now."""
+        if self.account.marks() != self._marks:
+            await self._write_manifest(State.RECORDING)
 
     async def _show_life(self) -> None:
         """Write the manifest where sending takes long: who does not is taken over at some time."""
@@ -346,9 +361,9 @@ class Delivery:
                         await self._send_chunk(chunk)
 
     async def _send_chunk(self, chunk: Chunk) -> None:
-        context, key = self._context, self.plan.chunk_key(chunk.number)
+        context, key = self._context, self.plan.chunk_key(chunk)
         attributes = self.plan.chunk_attributes(chunk)
-        path = self._contents.chunk_path(chunk.number)
+        path = self._contents.chunk_path(chunk)
         try:
             body = await self._engine.in_thread(lambda: _read_chunk(path, chunk))
         except (FileNotFoundError, NotADirectoryError):
@@ -369,7 +384,7 @@ class Delivery:
             return False
 
     async def _fetch_chunk(self, chunk: Chunk) -> bytes:
-        key, context = self.plan.chunk_key(chunk.number), self._context
+        key, context = self.plan.chunk_key(chunk), self._context
         try:
             return await context.call("get_chunk", lambda: context.store.get(key))
         except NoSuchObject:
@@ -504,8 +519,14 @@ class Delivery:
         if self.result is None or not self.result.durable:
             return
         clean_up = CleanUp(self.plan, self._context)
-        done = await clean_up.run(self._contents.sealed, self._outputs, thorough=self._adopted)
-        if clean_up.leftovers:
+        await self.open_chunk.idle.wait()
+        done = await clean_up.run(
+            self._contents.sealed,
+            self._outputs,
+            thorough=self._adopted,
+            also=[self.plan.open_chunk_key] if self.open_chunk.there else [],
+        )
+        if not set(self.result.leftovers).issuperset(clean_up.leftovers):
             self.result = self.account.with_leftovers(self.result, clean_up.leftovers)
             with suppress(BotRecorderError):  # it is said in the result and logged, too
                 await self._write_manifest(self.result.state)

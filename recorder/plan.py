@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import date, datetime
 from typing import Any, Self
 
-from recorder.chunks import Chunk
+from recorder.chunks import CHUNKS, OPEN_CHUNK, Chunk
 from recorder.containers import Container, container, container_names
 from recorder.names import check_metadata, check_recording_id, check_tags, check_track
 from recorder.outputs import OutputSpec
@@ -91,9 +91,14 @@ class Plan:
         """Container of the outputs."""
         return container(self.format)
 
-    def chunk_key(self, number: int) -> str:
-        """Return the key of chunk `number`."""
-        return f"{self.folder}chunks/{number:06d}.wav"
+    def chunk_key(self, chunk: Chunk) -> str:
+        """Return the key of a chunk's object."""
+        return f"{self.folder}{CHUNKS}{chunk.name}"
+
+    @property
+    def open_chunk_key(self) -> str:
+        """Key of the open chunk's object."""
+        return f"{self.folder}{CHUNKS}{OPEN_CHUNK}"
 
     def seconds(self, samples: int) -> float:
         """Return a length in seconds, to the microsecond."""

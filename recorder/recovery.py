@@ -298,7 +298,8 @@ class _Attempt:
         if stored is not None and stored.document.get("sealed") is True:
             # Its length is final, and may be in a finished object already.
             await self._seal_all(None)
-            contents = Slice(self._sealer, 0, _end_of(stored))
+            listed = stored.document.get("chunks", [])
+            contents = Slice(self._sealer, 0, _end_of(stored), listed)
         whole = contents.sealed_samples == self._sealer.sealed_samples
         delivery = self._delivery(self._plan, contents, self._spool if whole else None)
         if stored is not None:

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
+from typing import Any
 
 from loguru import logger
 
-from recorder.chunks import Chunk
+from recorder.chunks import CHUNKS, Chunk
 from recorder.clean_up import CleanUp, listed_leftovers, upload_name
 from recorder.continuation import list_continuation
 from recorder.delivery import Delivery
@@ -23,7 +24,7 @@ from recorder.depot import Depot
 from recorder.plan import Plan
 from recorder.recovered import Outcome, Recovered, failed, finished
 from recorder.recovery import DURABLE, Rests, stale_seconds
-from recorder.stored_contents import StoredContents, chunk_number
+from recorder.stored_contents import StoredContents
 from uploader.errors import AccessDenied, BotRecorderError, NoSuchUpload, Unsupported
 from uploader.manifest import MANIFEST, LostOwnership, ManifestFile, Stored
 from uploader.store import ObjectInfo, UploadInfo
@@ -303,8 +304,8 @@ class BucketRescue:
 
     async def _finish(self, plan: Plan, context: Context, stored: Stored) -> Recovered:
         depot = self._depot
-        contents = StoredContents(plan, stored.document, context)
         owner = self._new_owner()
+        contents = StoredContents(plan, stored.document, context, owner)
         delivery = Delivery(
             plan, contents, context, depot.engine, depot.quota, owner, lambda event: None
         )
@@ -361,8 +362,16 @@ def _is_unfinished(sighting: Sighting) -> bool:
     expected = listed_leftovers(document)
     if any(upload_name(*one) not in expected for one in sighting.uploads):
         return True
-    kept = document.get("chunks_kept") is True
-    return not kept and any(key not in expected for key, _ in sighting.chunks)
+    if document.get("chunks_kept") is True:
+        expected |= {sighting.folder + CHUNKS + name for name in _listed_chunks(document)}
+    return any(key not in expected for key, _ in sighting.chunks)
+
+
+def _listed_chunks(document: Mapping[str, Any]) -> set[str]:
+    try:
+        return {Chunk.from_dict(told).name for told in document.get("chunks", [])}
+    except (BotRecorderError, TypeError):
+        return set()
 
 
 def _split(key: str) -> tuple[str, str]:
@@ -377,7 +386,7 @@ def _note(folders: dict[str, Sighting], info: ObjectInfo) -> None:
     sighting = folders.setdefault(folder, Sighting(folder))
     if rest == MANIFEST:
         sighting.manifest = info.etag
-    elif chunk_number(rest) is not None:
+    elif rest.startswith(CHUNKS):
         sighting.chunks.add((info.key, info.etag))
     else:
         sighting.outputs += info.size > EMPTY_BYTES

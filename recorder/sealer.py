@@ -16,7 +16,7 @@ from typing import BinaryIO
 import numpy as np
 from loguru import logger
 
-from recorder.chunks import Chunk
+from recorder.chunks import OPEN_CHUNK, Chunk
 from recorder.containers import container
 from recorder.journal import JournalReader
 from recorder.plan import Plan
@@ -137,9 +137,9 @@ class Sealer:
         """Whether all there is, is sealed."""
         return self.timeline.length is not None and self.sealed_samples >= self.timeline.length
 
-    def chunk_path(self, number: int) -> Path:
+    def chunk_path(self, chunk: Chunk) -> Path:
         """Return the file of a chunk."""
-        return self._spool.chunks / f"{number:06d}.wav"
+        return self._spool.chunks / chunk.name
 
     def step(
         self, now_ns: int, *, final: bool = False, rest: Sequence[tuple[Record, object]] = ()
@@ -198,6 +198,23 @@ class Sealer:
             renderer = Renderer(timeline, self._reader.view)
         return renderer.planes(start, end), tuple(state.name for state in timeline.tracks)
 
+    def open_chunk(self, now_ns: int, samples: int) -> tuple[Chunk, bytes] | None:
+        """Return what the open chunk will begin with.
+
+        Args:
+            now_ns: Now, ns after the recording's start: read before this call.
+            samples: How many samples of it.
+
+        Returns:
+            They as a chunk, whose number is the one it will have, and its file's bytes. None where
+            they are not settled, or the chunk is due to be sealed.
+        """
+        start = self.sealed_samples
+        if not samples <= self.settled(now_ns) - start < self._chunk_samples:
+            return None
+        chunk, header, body = self._encoded(start, start + samples, OPEN_CHUNK)
+        return chunk, header + body.tobytes()
+
     def settled(self, now_ns: int) -> int:
         """Return up to which sample nothing changes any more, and all can be rendered.
 
@@ -240,6 +257,18 @@ class Sealer:
         return end if self._renderer.ready(end) else None
 
     def _seal(self, start: int, end: int) -> Chunk:
+        chunk, header, body = self._encoded(start, end)
+
+        def write(file: BinaryIO) -> None:
+            file.write(header)
+            file.write(body.data.cast("B"))
+
+        self.reserve.grow(chunk.bytes, drop=self._drop)
+        self.reserve.become(self.chunk_path(chunk), chunk.bytes, write)
+        return chunk
+
+    def _encoded(self, start: int, end: int, file: str = "") -> tuple[Chunk, bytes, Samples]:
+        """Return the chunk of samples [start, end), its header, and its samples as they follow."""
         planes = self._renderer.planes(start, end)
         if not len(planes):  # nobody has joined yet: a file needs a channel
             planes = np.zeros((1, end - start), dtype=np.int16)
@@ -248,16 +277,9 @@ class Sealer:
         body = np.ascontiguousarray(planes.T)
         size = len(header) + body.nbytes
         number = len(self.sealed) + 1
-
-        def write(file: BinaryIO) -> None:
-            file.write(header)
-            file.write(body.data.cast("B"))
-
-        self.reserve.grow(size, drop=self._drop)
-        self.reserve.become(self.chunk_path(number), size, write)
         names = tuple(state.name for state in self.timeline.tracks)
         checksum = crc64nvme(body.data.cast("B"), crc64nvme(header))
-        return Chunk(number, start, samples, names, size, checksum)
+        return Chunk(number, start, samples, names, size, checksum, file=file), header, body
 
     def _forget(self) -> None:
         position = self.sealed_samples

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Sequence
 
 from recorder.chunk_reader import Planes, joined
+from recorder.chunks import Chunk
 from recorder.delivery import Delivery
 from recorder.engine import Engine
 from recorder.records import Record
@@ -49,6 +50,11 @@ class Sealing:
             finally:
                 if final or len(self._sealer.sealed) > before:
                     self._delivery.wake()
+
+    async def open_chunk(self, now_ns: int, samples: int) -> tuple[Chunk, bytes] | None:
+        """Return what the open chunk will begin with; see `Sealer.open_chunk`."""
+        async with self._lock:
+            return await self._engine.in_thread(lambda: self._sealer.open_chunk(now_ns, samples))
 
     async def settled(self, now_ns: int) -> int:
         """Return up to which sample nothing changes any more, as things stand at `now_ns`."""

@@ -114,14 +114,14 @@ class ChunkShelf:
         """Delete a chunk's file; return its bytes, 0 if it was gone already."""
         self._away.add(self._index(chunk))
         try:
-            self._contents.chunk_path(chunk.number).unlink()
+            self._contents.chunk_path(chunk).unlink()
         except (FileNotFoundError, NotADirectoryError):
             return 0
         self._quota.give(chunk.bytes)
         return chunk.bytes
 
     def _recycle(self, chunk: Chunk) -> bool:
-        path = self._contents.chunk_path(chunk.number)
+        path = self._contents.chunk_path(chunk)
         reserve = self.reserve
         if reserve is None or reserve.size or not reserve.recycle(path, chunk.bytes):
             return False

@@ -5,12 +5,12 @@ Nothing read is believed: a chunk that is not what the manifest says counts as m
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from recorder.chunks import Chunk
+from recorder.chunks import CHUNKS, OPEN_CHUNK, Chunk
 from recorder.containers.wav import parse_header
 from recorder.names import InvalidName, as_participant, check_track
 from recorder.plan import CHANNELS, FIRST_SAMPLE, TRACKS, Plan
@@ -20,14 +20,6 @@ from uploader.errors import NoSuchObject
 from uploader.store import ObjectInfo
 from uploader.upload import Context
 
-_CHUNK = re.compile(r"chunks/(\d{6,})\.wav")
-
-
-def chunk_number(key: str) -> int | None:
-    """Return which chunk an object is, by its key below the recording's folder; None for none."""
-    match = _CHUNK.fullmatch(key)
-    return int(match[1]) if match else None
-
 
 class StoredContents:
     """What the bucket has of a recording.
@@ -36,9 +28,12 @@ class StoredContents:
         plan: Of the recording, from its manifest.
         document: The manifest.
         context: Store and retries.
+        owner: Token of who takes the recording over.
     """
 
-    def __init__(self, plan: Plan, document: Mapping[str, Any], context: Context) -> None:
+    def __init__(
+        self, plan: Plan, document: Mapping[str, Any], context: Context, owner: str
+    ) -> None:
         self.timeline = Timeline(plan.sample_rate, plan.hold_back_seconds, plan.stall_seconds)
         self.sealed: list[Chunk] = []
         self.in_store = 0
@@ -46,15 +41,16 @@ class StoredContents:
         self._plan = plan
         self._document = document
         self._context = context
+        self._owner = owner
 
     @property
     def sealed_samples(self) -> int:
         """The sample behind the last chunk."""
         return self.sealed[-1].end if self.sealed else self._plan.first_sample
 
-    def chunk_path(self, number: int) -> Path:
+    def chunk_path(self, chunk: Chunk) -> Path:
         """Return a file that is not there: all chunks are in the store."""
-        return Path("/dev/null") / f"{number:06d}.wav"
+        return Path("/dev/null") / chunk.name
 
     async def load(self) -> None:
         """Find out what there is; nobody else may write to the recording any more.
@@ -67,18 +63,20 @@ class StoredContents:
         missing = []
         for told in self._document.get("chunks", []):
             chunk = Chunk.from_dict(told)
-            info = there.pop(chunk.number, None)
+            info = there.pop(chunk.name, None)
             if not chunk.lost and (info is None or info.size != chunk.bytes):
                 chunk = Chunk.from_dict({**told, "lost": True})
                 missing.append(chunk)
             self.sealed.append(chunk)
         final = self._document.get("sealed") is True
         # Behind a final length there is only what came too late: an object without it may exist.
-        while not final and (info := there.get(self._next_number())) is not None:
+        while not final and (info := there.get(f"{self._next_number():06d}.wav")) is not None:
             found = await self._unlisted(info)
             if found is None:
                 break
-            self.sealed.append(found)
+            self.sealed.append(found[0])
+        if not final and (info := there.get(OPEN_CHUNK)) is not None:
+            await self._take_open_chunk(info)
         self.in_store = len(self.sealed)
         self._fill_timeline(missing)
         self.finished = True
@@ -88,19 +86,42 @@ class StoredContents:
             return self.sealed[-1].number + 1
         return self._plan.first_sample // self._plan.chunk_samples + 1
 
-    async def _objects(self) -> dict[int, ObjectInfo]:
-        store, folder = self._context.store, self._plan.folder
+    async def _objects(self) -> dict[str, ObjectInfo]:
+        """Return the chunk objects by name."""
+        store, prefix = self._context.store, f"{self._plan.folder}{CHUNKS}"
 
         async def collect() -> list[ObjectInfo]:
-            return [info async for info in store.list_objects(f"{folder}chunks/")]
+            return [info async for info in store.list_objects(prefix)]
 
         found = await self._context.call("list_objects", collect)
-        numbered = ((chunk_number(info.key[len(folder) :]), info) for info in found)
-        return {number: info for number, info in numbered if number is not None}
+        return {info.key.removeprefix(prefix): info for info in found}
 
-    async def _unlisted(self, info: ObjectInfo) -> Chunk | None:
-        """Return a chunk that came after the last manifest, if it is just what must follow."""
-        context, start = self._context, self.sealed_samples
+    async def _take_open_chunk(self, info: ObjectInfo) -> None:
+        """Make the beginning of the chunk that was open the last one.
+
+        It gets a name that nobody else writes to: an owner that is alive after all may replace the
+        object it is read from, and the chunk's own.
+        """
+        found = await self._unlisted(info)
+        if found is None:
+            return
+        chunk, body = found
+        chunk = replace(chunk, file=f"{chunk.number:06d}-{self._owner}.wav")
+        context, key = self._context, self._plan.chunk_key(chunk)
+        attributes = self._plan.chunk_attributes(chunk)
+        await context.call(
+            "put_chunk",
+            lambda: context.store.put(key, body, attributes, checksum=chunk.checksum),
+        )
+        self.sealed.append(chunk)
+
+    async def _unlisted(self, info: ObjectInfo) -> tuple[Chunk, bytes] | None:
+        """Return a chunk that no manifest lists, and its bytes, if it is just what must follow."""
+        context, plan = self._context, self._plan
+        # Late audio keeps the chunks it had: the first may begin before it.
+        start = (
+            self.sealed_samples if self.sealed else plan.chunk_samples * (self._next_number() - 1)
+        )
         try:
             body, told = await context.call("get_chunk", lambda: context.store.read(info.key))
         except NoSuchObject:
@@ -118,7 +139,10 @@ class StoredContents:
         tracks = self._tracks(count, metadata.get(TRACKS, ""))
         samples = (len(body) - header.data_offset) // (2 * header.channels)
         number = self._next_number()
-        return Chunk(number, start, samples, tracks, len(body), crc64nvme(body))
+        if not 0 < samples <= self._plan.chunk_samples:
+            context.log.warning("{} has {} samples", info.key, samples)
+            return None
+        return Chunk(number, start, samples, tracks, len(body), crc64nvme(body)), body
 
     def _tracks(self, count: int, told: str) -> tuple[str, ...]:
         """Return the names of a chunk's tracks: its own word, or the manifest's, or numbers."""
@@ -161,8 +185,8 @@ class StoredContents:
                 timeline.lost.append(Lost(name, chunk.first_sample, chunk.end, 0, reason))
         if self._document.get("sealed") is not True:
             reason = (
-                "the recording's host was lost: audio behind this, about one chunk and the "
-                "hold-back as a rule, was not in the bucket yet"
+                "the recording's host was lost: audio behind this, less than a chunk as a rule, "
+                "was not in the bucket yet"
             )
             for name in tracks:
                 timeline.lost.append(Lost(name, end, None, 0, reason))

@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.text import Text
 
 from recorder.catalog import Catalog, Details, Document
+from recorder.chunks import CHUNKS, OPEN_CHUNK
 from recorder.cli import options, output, runtime
 from recorder.names import check_recording_id, shown
 from recorder.stores import make_store
@@ -179,13 +180,9 @@ def _object_problem(made: Document, objects: dict[str, ObjectInfo]) -> str:
 
 
 def _print_chunks(console: Console, details: Details) -> None:
-    manifest, folder = details.recording.manifest, f"{details.recording.folder}chunks/"
+    manifest, folder = details.recording.manifest, f"{details.recording.folder}{CHUNKS}"
     chunks = manifest.items("chunks")
-    stored = {
-        key.removeprefix(folder).rpartition(".")[0]
-        for key in details.objects
-        if key.startswith(folder)
-    }
+    stored = {key.removeprefix(folder) for key in details.objects if key.startswith(folder)}
     done = details.recording.state in _DONE and not manifest.flag("chunks_kept")
     console.print()
     if not chunks and not stored:
@@ -193,10 +190,10 @@ def _print_chunks(console: Console, details: Details) -> None:
         return
     table = output.table("chunk>", "first sample>", "samples>", "size>", "object")
     for chunk in chunks:
-        number = f"{chunk.count('number'):06d}"
+        file = chunk.text("file") or f"{chunk.count('number'):06d}.wav"
         if chunk.flag("lost"):
             there: str | Text = output.state_text("lost", ", outputs are silent there")
-        elif number in stored:
+        elif file in stored:
             there = "stored"
         else:
             there = "removed, outputs are complete" if done else output.state_text("missing")
@@ -210,8 +207,11 @@ def _print_chunks(console: Console, details: Details) -> None:
                 there,
             ),
         )
-        stored.discard(number)
+        stored.discard(file)
     console.print(table)
+    if OPEN_CHUNK in stored:
+        stored.discard(OPEN_CHUNK)
+        console.print(f"{OPEN_CHUNK}: the beginning of the chunk that is still open")
     if stored:
         console.print(f"{len(stored)} more stored that the manifest does not list yet")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from recorder.catalog import Document
+from recorder.chunks import CHUNKS, chunk_number
 from recorder.containers import container
 from recorder.verification.claims import (
     FINAL,
@@ -118,9 +119,12 @@ def _chunk(
         size = WAV.header_bytes + 2 * channels * samples
         reading.equal(f"{what}bytes", size, chunk.count("bytes"))
         checksum = reading.checksum(f"{what}checksum", chunk.text("checksum"))
+    name = chunk.text("file") or f"{number:06d}.wav"
+    good = chunk_number(CHUNKS + name) == number
+    reading.holds(good, f"{what}file", f"one of chunk {number}", repr(name))
     wanted = Wanted(
         kind="chunk",
-        key=f"{claims.folder}chunks/{number:06d}.wav",
+        key=f"{claims.folder}{CHUNKS}{name}",
         bytes=chunk.count("bytes"),
         checksum=checksum,
         samples=samples,

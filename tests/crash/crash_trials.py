@@ -34,7 +34,6 @@ from verdict import check
 from watch import AFTER_THE_END, STEPS, Field, Kill, Step, Watch, WatchedStore
 
 from recorder import Recorder, VirtualClock
-from recorder.events import ChunkUploaded, Event
 from recorder.stores import make_store
 from recorder.timeline import NS
 from uploader import s3  # noqa: F401 - a second of import, better before the forks
@@ -56,20 +55,17 @@ async def record(
     chunk_seconds = scenario.chunk_seconds
     watch[Field.GO] = 1
     async with Recorder(settings, clock=clock, store=store, recover=False) as recorder:
-        sent: list[Event] = []
-
-        def heard(event: Event) -> None:
-            if isinstance(event, ChunkUploaded):
-                sent.append(event)
-
-        call = await recorder.start(scenario.recording_id, tracks=scenario.tracks(), on_event=heard)
+        call = await recorder.start(scenario.recording_id, tracks=scenario.tracks())
         watch[Field.STEP] = Step.RUNNING
-        due = chunk_seconds + scenario.hold_back
+        halves = 1  # of chunks
+        due = chunk_seconds / 2 + scenario.hold_back
         for event in scenario.events:
             while scenario.paced and due * NS <= event.written:
                 clock.advance_to(call.zero + due)
                 await call.flush()
-                following = (len(sent) + 1) * chunk_seconds + scenario.hold_back
+                settled = await call.settled() / scenario.sample_rate
+                halves += settled >= halves * chunk_seconds / 2
+                following = halves * chunk_seconds / 2 + scenario.hold_back
                 due = max(due + LOOK_SECONDS, following)
             clock.advance_to(call.zero + event.written / NS)
             if event.kind == "stop":

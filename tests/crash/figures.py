@@ -66,7 +66,7 @@ class Figures:
                     f"  worst loss {'with' if resampled else 'without'} resampling: "
                     f"{worst['lost_seconds']} s, of chunks of {worst['chunk_seconds']} s and a "
                     f"hold-back of {worst['hold_back']} s; "
-                    f"of all losses, at most {chunks} chunks besides the hold-back"
+                    f"of all losses, at most {chunks} of a chunk"
                 )
         return lines
 

@@ -73,7 +73,7 @@ class Scenario:
 
     Attributes:
         seed: What all follows from.
-        paced: Every chunk is waited for, so that audio does not outrun uploads.
+        paced: Whatever is due is waited for, so that audio does not outrun uploads.
         declared: How many of the voices are tracks from the beginning.
         events: What is done, in order; the last is the stop.
     """
@@ -101,14 +101,10 @@ class Scenario:
         return any(voice.rate != self.sample_rate for voice in self.voices)
 
     @property
-    def most_lost_seconds(self) -> float:
-        """What the loss of the spool may cost: the open chunk, the hold-back, and a resampler.
-
-        And the time to the next look, where a chunk is not due at a moment that is known before.
-        """
+    def waiting_seconds(self) -> float:
+        """How long after it was heard audio is settled, at most; and the time to the next look."""
         resampling = RESAMPLING_SECONDS if self.resampled else 0
-        looking = LOOK_SECONDS if self.resampled or self.stall else 0
-        return self.chunk_seconds + self.hold_back + resampling + looking
+        return self.hold_back + self.stall + resampling + LOOK_SECONDS
 
     def settings(self, folder: Path, where: dict[str, Any]) -> Settings:
         """Return settings for a store and a spool below `folder`; `where` names another store."""
@@ -184,22 +180,29 @@ def make_scenario(seed: int, *, paced: bool) -> Scenario:
         )
         for name in names[: 2 if long else 3]
     ]
-    hold_backs = [0.8, 1.0, 2.0] if resampled else [0.5, 1.0, 2.0]
+    hold_back = draw.choice([0.8, 1.0, 2.0] if resampled else [0.5, 1.0, 2.0])
+    lengths = [2.0, 5.0] if long else [0.25, 0.5, 1.0, 1.0]
+    if paced:  # what is settled by half a chunk's end is in the bucket before the chunk's
+        hold_back = draw.choice([0.4, 0.5])
+        lengths = [2.0, 5.0] if long else [2.0, 3.0, 4.0]
+        lengths = [one for one in lengths if not resampled or one > 2.9]
     scenario = Scenario(
         seed=seed,
         paced=paced or draw.random() < 0.3,
         sample_rate=rate,
-        chunk_seconds=draw.choice([2.0, 5.0] if long else [0.25, 0.5, 1.0, 1.0]),
-        hold_back=(hold_back := draw.choice(hold_backs)),
-        stall=draw.choice([0.0, hold_back / 2]),  # more would cost more where the spool is lost
+        chunk_seconds=draw.choice(lengths),
+        hold_back=hold_back,
+        stall=draw.choice([0.0, hold_back / 2]),
         outputs=draw.choice(choices),
         keep_chunks=draw.random() < 0.2,
         pre_roll=draw.choice([0.0, 0.3, 1.0]),
         voices=voices,
         declared=draw.randint(1, len(voices)),
     )
+    # Or else the loss of a host could cost more than a chunk.
+    assert not paced or 2 * scenario.waiting_seconds <= scenario.chunk_seconds
     frame_ms = 100 if long else draw.choice([10, 20, 20, 60])
-    seconds = draw.uniform(8, 16) if long else draw.uniform(1.0, 7.0)
+    seconds = draw.uniform(8, 16) if long else draw.uniform(1.0, 12.0 if paced else 7.0)
     pause = draw.random() < 0.2
     events: list[tuple[int, int, Event]] = []
     for index in range(len(voices)):

@@ -44,11 +44,11 @@ def check(
         folder: Of the trial.
         where: Settings of the store, if it is not in the folder.
         accepted: Events that were accepted; one more may have been.
-        whole: Whether nothing may be lost; otherwise a chunk and the hold-back.
+        whole: Whether nothing may be lost; otherwise as much as a chunk.
 
     Returns:
-        `problems`, `samples` of the recording, and what was lost: `lost_seconds`, and
-        `lost_chunks`, which leaves out the hold-back.
+        `problems`, `samples` of the recording, and what was lost: `lost_seconds`, and the same in
+        chunks.
     """
     store = make_store(scenario.settings(folder, where))
     objects, uploads = asyncio.run(stored(store))
@@ -75,7 +75,7 @@ def check(
         found += _told(model, manifest, whole=whole)
         heard = min(model.end, model.clock)
         lost = max(0, heard - manifest["samples"]) / scenario.sample_rate
-        if lost > (0 if whole else scenario.most_lost_seconds + EPSILON):
+        if lost > (0 if whole else scenario.chunk_seconds + EPSILON):
             found.append(f"lost: {lost:.3f} s of {heard / scenario.sample_rate:.3f} s")
         tries.append((found, lost))
     better = min(tries, key=lambda one: len(one[0]))
@@ -83,7 +83,7 @@ def check(
         "problems": problems + better[0],
         "samples": manifest["samples"],
         "lost_seconds": round(better[1], 4),
-        "lost_chunks": round(max(0.0, better[1] - scenario.hold_back) / scenario.chunk_seconds, 3),
+        "lost_chunks": round(better[1] / scenario.chunk_seconds, 3),
     }
 
 
@@ -107,7 +107,8 @@ def _chunks(scenario: Scenario, manifest: dict[str, Any], files: dict[str, bytes
     if not scenario.keep_chunks:
         return [f"orphan: {name}" for name in chunks]
     problems = []
-    if list(chunks) != [f"chunks/{chunk['number']:06d}.wav" for chunk in manifest["chunks"]]:
+    listed = [chunk.get("file") or f"{chunk['number']:06d}.wav" for chunk in manifest["chunks"]]
+    if list(chunks) != [f"chunks/{name}" for name in listed]:
         problems.append(f"wrong: chunk objects {list(chunks)}, of {len(manifest['chunks'])}")
     samples = sum(len(_decoded(scenario, body)) for body in chunks.values())
     if samples != manifest["samples"]:

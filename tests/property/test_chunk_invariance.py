@@ -85,6 +85,7 @@ def record(
     writer = JournalWriter(spool.journal, quota)
     noise = np.random.default_rng(7).integers(-9000, 9000, 8192, dtype=np.int16).tobytes()
     now, paused = 0, False
+    opened: dict[int, bytes] = {}
     for track in range(3):
         source = "playout" if track == 1 else "capture"
         body = json.dumps({"name": f"t{track}", "source": source}).encode()
@@ -118,6 +119,8 @@ def record(
             writer.append(Kind.PAUSE if paused else Kind.RESUME, NO_TRACK, now, now)
         if looks and index % looks == 0:
             sealer.step(now)
+            if (found := sealer.open_chunk(now, chunk_samples // 2)) is not None:
+                opened[found[0].number] = found[1][80:]
             if index % (5 * looks) == 0:
                 sealer.close()
                 sealer = Sealer(spool, quota, plan)
@@ -128,8 +131,9 @@ def record(
     sealer.step(now, final=True)
     planes = [np.empty((3, 0), dtype=np.int16)]
     for chunk in sealer.sealed:
-        raw = sealer.chunk_path(chunk.number).read_bytes()[80:]
+        raw = sealer.chunk_path(chunk).read_bytes()[80:]
         planes.append(np.frombuffer(raw, dtype="<i2").reshape(-1, 3).T)
+        assert raw.startswith(opened.get(chunk.number, b"")), "what was open is what was sealed"
     state = sealer.timeline.state()
     facts = {name: state[name] for name in ("turns", "pauses", "length")}
     lengths = [chunk.samples for chunk in sealer.sealed]
@@ -232,7 +236,7 @@ def test_stalls_and_silences_keep_the_clock_and_every_sample(
         sealer.step(at, final=True)
         recorded = np.concatenate(
             [
-                np.frombuffer(sealer.chunk_path(chunk.number).read_bytes()[80:], dtype="<i2")
+                np.frombuffer(sealer.chunk_path(chunk).read_bytes()[80:], dtype="<i2")
                 for chunk in sealer.sealed
             ]
         )

@@ -45,15 +45,15 @@ class Recording:
         self.shelf.droppable = True
         quota.add(self.shelf)
 
-    def chunk_path(self, number: int) -> Path:
-        return self.folder / f"{number:06d}.wav"
+    def chunk_path(self, chunk: Chunk) -> Path:
+        return self.folder / chunk.name
 
     def seal(self) -> None:
         self.quota.take(SIZE)
         number = len(self.sealed) + 1
-        self.chunk_path(number).write_bytes(bytes(SIZE))
         first = 24_000 * (number - 1)
         self.sealed.append(Chunk(number, first, 24_000, ("user", "bot"), SIZE, 0))
+        self.chunk_path(self.sealed[-1]).write_bytes(bytes(SIZE))
 
     def send(self) -> None:
         with self.shelf.sending():
@@ -353,10 +353,10 @@ def test_whatever_happens_files_are_counted_and_losses_are_listed(
             call.shelf.delete(call.sealed[call.account.noted - 1])
         elif step in ("send", "claim") and call.shelf.sent < len(call.sealed):
             with call.shelf.sending() as chunk:
-                there = chunk is None or call.chunk_path(chunk.number).exists()
+                there = chunk is None or call.chunk_path(chunk).exists()
                 if step == "claim":
                     make_full(calls[0])
-                there = there and (chunk is None or call.chunk_path(chunk.number).exists())
+                there = there and (chunk is None or call.chunk_path(chunk).exists())
             assert there, "the file of a chunk on its way is gone"
         assert quota.used == SIZE * sum(len(one.files) for one in calls) <= quota.limit
         for one in calls:

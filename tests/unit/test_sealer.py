@@ -124,7 +124,11 @@ def test_a_chunk_says_what_it_is(call: Call) -> None:
     first, second = call.sealer.sealed
     assert (first.number, first.first_sample, first.samples) == (1, 0, CHUNK)
     assert (second.first_sample, second.end, second.tracks) == (CHUNK, 2 * CHUNK, ("user",))
-    assert call.sealer.chunk_path(1).stat().st_size == first.bytes == 80 + 2 * CHUNK
+    assert (
+        call.sealer.chunk_path(call.sealer.sealed[0]).stat().st_size
+        == first.bytes
+        == 80 + 2 * CHUNK
+    )
     assert call.sealer.finished
     call.close()
 
@@ -177,7 +181,7 @@ def test_a_chunk_wider_than_the_room_set_aside_waits_or_gets_more(call: Call) ->
     assert (call.spool.path / "reserve").stat().st_size == held
     call.quota.limit = room
     assert call.look(4) == [1, 2]
-    assert call.sealer.chunk_path(1).stat().st_size == 80 + 2 * CHUNK * 6
+    assert call.sealer.chunk_path(call.sealer.sealed[0]).stat().st_size == 80 + 2 * CHUNK * 6
     call.close()
 
 
