@@ -75,6 +75,7 @@ def _print_sighting(console: Console, seen: Sighting) -> None:
     text = {
         "manifest": f"+ {name}",
         "chunk": f"+ {name}  {size}",
+        "open chunk": f"+ {name}  {size}  the first half of the next, rewritten for each",
         "object": f"+ {name}  {size}  complete",
         "upload": f"  upload begun: {name}",
         "part": f"  part {seen.number} of {name}  {size}",

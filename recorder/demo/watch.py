@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from recorder.chunks import CHUNKS, OPEN_CHUNK
 from uploader.errors import NoSuchObject, NoSuchUpload, TransientError
 from uploader.manifest import MANIFEST
 from uploader.store import Part, Store, UploadInfo
@@ -20,7 +21,7 @@ class Sighting:
 
     Attributes:
         seconds: When, after the watcher's start.
-        what: `manifest`, `chunk`, `object`, `upload`, `part`, or `removed`.
+        what: `manifest`, `chunk`, `open chunk`, `object`, `upload`, `part`, or `removed`.
         name: Key of the object or upload, below the watched prefix.
         bytes: Size of the object or part.
         number: Of the part; how many were removed.
@@ -89,7 +90,7 @@ class Watcher:
             self.note_object(key, size)
         gone = [key for key in self._listed if key not in objects and self._kind(key) == "chunk"]
         if gone:
-            self._say("removed", f"{prefix}chunks/", number=len(gone))
+            self._say("removed", f"{prefix}{CHUNKS}", number=len(gone))
         self._listed = set(objects)
 
     def note_object(self, key: str, size: int) -> None:
@@ -114,7 +115,9 @@ class Watcher:
         name = key.removeprefix(self._prefix)
         if name == MANIFEST:
             return "manifest"
-        return "chunk" if name.startswith("chunks/") else "object"
+        if name == CHUNKS + OPEN_CHUNK:
+            return "open chunk"
+        return "chunk" if name.startswith(CHUNKS) else "object"
 
     def _say(self, what: str, key: str, size: int = 0, number: int = 0) -> None:
         self._tell(Sighting(self.elapsed(), what, key.removeprefix(self._prefix), size, number))

@@ -81,11 +81,11 @@ async def test_a_recording_makes_so_many_requests(store: FaultyStore, tmp_path: 
     manifests = store.calls.pop("put_manifest")
     assert store.calls == {
         "create_multipart": 1,
-        "put": chunks,
+        "put": 2 * chunks,  # and the first half of each while it is open
         "upload_part": PARTS,
         "complete_multipart": 1,
         "head": 1,
-        "delete": chunks,
+        "delete": chunks + 1,
     }
     # Its begin, its upload, its final length, its end; and one or two after each chunk: the timer
     # may have it sealed while it is being sent.

@@ -138,7 +138,7 @@ async def test_a_stalled_microphone_is_waited_for_while_it_may_come_back(tmp_pat
         clock.advance_to(call.zero + 6)
         assert await call.settled() == round(2.5 * RATE)
         await call.flush()
-        assert len(list(tmp_path.glob("bucket/dt=*/*/chunks/*"))) == 2
+        assert len(list(tmp_path.glob("bucket/dt=*/*/chunks/0*"))) == 2
         for index in range(125, 300):
             call.write("user", VOICE[index * FRAME : (index + 1) * FRAME].tobytes(), RATE)
         speak(call, clock, 6, 8)
