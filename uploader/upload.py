@@ -228,6 +228,8 @@ class Upload:
         """Send every part that is whole, given the object's first `available` bytes are final.
 
         Raises:
+            NoSuchUpload: It was aborted by somebody else, or by a lifecycle rule; the next call
+                makes it anew.
             StoreError: A part was refused, or not acknowledged before the deadline.
         """
         after = self.sent_bytes() // self._part_bytes
@@ -236,7 +238,11 @@ class Upload:
             for part in whole_parts(available, self._part_bytes, after)
             if part.number not in self.parts
         ]
-        await self._send(missing, None)
+        try:
+            await self._send(missing, None)
+        except NoSuchUpload:
+            self._start_anew()
+            raise
 
     async def prepare(self, total: int) -> None:
         """Send what is left, part 1 with the true header too: nothing but to complete remains.
@@ -459,10 +465,14 @@ class Upload:
             held = await self._held()
             kept = {no: part for no, part in self.parts.items() if held.get(no) == part.etag}
         if not kept or len(kept) == len(self.parts):
-            self._supersede()
-            self.upload_id = None
-            self._found = kept = {}
-        self.parts = kept
+            self._start_anew()
+        else:
+            self.parts = kept
+
+    def _start_anew(self) -> None:
+        self._supersede()
+        self.upload_id = None
+        self.parts, self._found = {}, {}
 
     async def _held(self) -> dict[int, str]:
         """Return the ETags of the parts the store has, by number; none where it does not tell."""

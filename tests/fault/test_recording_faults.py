@@ -18,7 +18,7 @@ from recorder import Recorder, Session, Settings, State, VirtualClock
 from recorder.events import CaptureFailed, Event, RecordingEnded, UploadFailed
 from recorder.quota import SpoolFull
 from recorder.spool import RecordingExists
-from uploader.errors import AccessDenied, NoSuchBucket, TransientError, Unsupported
+from uploader.errors import AccessDenied, NoSuchBucket, NoSuchUpload, TransientError, Unsupported
 from uploader.local import LocalStore
 
 RATE = 24000
@@ -224,6 +224,33 @@ async def test_nothing_is_deleted_or_called_completed_before_it_is_verified(
     assert store.most_parts_at_once == 1
     assert len(deletes) == 27, "of 26 chunks, and of the one that was open"
     assert store.calls["get"] == 0, "part 1 was not made from what is still on disk"
+
+
+async def test_an_upload_that_vanishes_in_mid_call_is_made_anew_before_the_end(
+    make: Make, store: FaultyStore, tmp_path: Path
+) -> None:
+    """As by a lifecycle rule: the end of a long call must not be what has to send it all again."""
+    clock = VirtualClock()
+    settings = make(outputs="stereo", part_bytes="5MiB", chunk_seconds=5)
+    told: list[Event] = []
+    async with Recorder(settings, clock=clock, store=store) as recorder:
+        call = await recorder.start("call", on_event=told.append)
+        for second in range(0, 125, 5):
+            speak(call, clock, second, second + 5)
+            await call.flush()
+            if second == 95:
+                [upload] = [one async for one in store.inner.list_uploads()]
+                await store.inner.abort_multipart(upload.key, upload.upload_id)
+        before = store.calls["upload_part"]
+        result = await call.stop()
+    assert result.state is State.COMPLETED
+    failed = [event for event in told if isinstance(event, UploadFailed)]
+    assert [type(event.error) for event in failed] == [NoSuchUpload]
+    assert result.counts["upload_part"] == store.calls["upload_part"]
+    assert store.calls["upload_part"] - before == 2, "part 1, and the tail"
+    assert store.calls["create_multipart"] == 2
+    np.testing.assert_array_equal(recorded(tmp_path), VOICE[: 125 * RATE])
+    assert not [one async for one in store.inner.list_uploads()]
 
 
 async def test_two_recordings_cannot_share_an_id(make: Make, store: FaultyStore) -> None:
