@@ -70,11 +70,11 @@ class ShortcutProcessor(FrameProcessor):
         super().__init__(**kwargs)
         self._shortcuts: dict[type[Frame], Take] = {}
         self._is_short = False
-        self._has_queue = not kwargs.get("enable_direct_mode", False)
-        self._frames_are_handled = False
-        self._cancelled = False
-        self._observer: BaseObserver | None = None
-        self._pipeline_time: Callable[[], int] = int
+        self.__has_queue = not kwargs.get("enable_direct_mode", False)
+        self.__frames_are_handled = False
+        self.__cancelled = False
+        self.__observer: BaseObserver | None = None
+        self.__pipeline_time: Callable[[], int] = int
 
     @property
     def is_short(self) -> bool:
@@ -87,15 +87,15 @@ class ShortcutProcessor(FrameProcessor):
     async def setup(self, setup: FrameProcessorSetup) -> None:  # type: ignore[override]  # as FrameProcessor has it
         """Take note of who observes."""
         await super().setup(setup)
-        self._observer = setup.observer
-        self._pipeline_time = setup.clock.get_time
+        self.__observer = setup.observer
+        self.__pipeline_time = setup.clock.get_time
         self._find_way()
 
     def add_event_handler(self, event_name: str, handler: Callable[..., Any]) -> None:
         """Add a handler."""
         super().add_event_handler(event_name, handler)
         if event_name in FRAME_EVENTS:
-            self._frames_are_handled = True
+            self.__frames_are_handled = True
             self._find_way()
 
     def _find_way(self) -> None:
@@ -104,8 +104,8 @@ class ShortcutProcessor(FrameProcessor):
             and _originals == tuple(vars(FrameProcessor).get(name) for name in _METHODS)
             and type(self).push_frame is FrameProcessor.push_frame
             and "push_frame" not in vars(self)
-            and not self._frames_are_handled
-            and not self._cancelled
+            and not self.__frames_are_handled
+            and not self.__cancelled
         )
 
     async def queue_frame(
@@ -113,21 +113,23 @@ class ShortcutProcessor(FrameProcessor):
         frame: Frame,
         direction: FrameDirection = _DOWN,
         callback: FrameCallback | None = None,
+        **more: Any,
     ) -> None:
-        """Take a frame from the processor before."""
+        """Take a frame from the processor before; `more` is what a newer Pipecat has."""
         if (
             self._is_short
             and type(frame) in self._shortcuts
             and direction is _DOWN
             and callback is None
-            and not self._has_queue
+            and not more
+            and not self.__has_queue
         ):
             try:
                 await self.process_frame(frame, direction)
             except Exception as error:
                 await self._push_failure(f"Error processing frame: {error}", error)
         else:
-            await super().queue_frame(frame, direction, callback)
+            await super().queue_frame(frame, direction, callback, **more)
 
     async def process_frame(self, frame: Frame, direction: FrameDirection) -> None:
         """Take a frame, and pass it on."""
@@ -135,15 +137,15 @@ class ShortcutProcessor(FrameProcessor):
         if take is None or direction is not _DOWN or not self._is_short:
             await super().process_frame(frame, direction)
             if isinstance(frame, StartFrame | CancelFrame):
-                self._cancelled = self._cancelled or isinstance(frame, CancelFrame)
+                self.__cancelled = self.__cancelled or isinstance(frame, CancelFrame)
                 self._find_way()
             self._take(frame, direction)
             await self.push_frame(frame, direction)
             return
-        observer = self._observer
+        observer = self.__observer
         if observer is not None:
             await observer.on_process_frame(
-                FrameProcessed(self, frame, _DOWN, self._pipeline_time())
+                FrameProcessed(self, frame, _DOWN, self.__pipeline_time())
             )
         take(frame)
         following = self.next
@@ -153,7 +155,7 @@ class ShortcutProcessor(FrameProcessor):
         logger.trace("Pushing {} downstream from {} to {}", frame, self, following)
         try:
             if observer is not None:
-                pushed = FramePushed(self, following, frame, _DOWN, self._pipeline_time())
+                pushed = FramePushed(self, following, frame, _DOWN, self.__pipeline_time())
                 await observer.on_push_frame(pushed)
             await following.queue_frame(frame, _DOWN)
         except Exception as error:
