@@ -50,7 +50,7 @@ class RoundTrips:
         """
         best: list[tuple[Request, list[str]]] = []
         for one in self.requests:
-            if one.op == "delete":
+            if one.op.startswith("delete"):
                 continue
             before = [path for other, path in best if other.end <= one.begin]
             best.append((one, [*max(before, key=len, default=[]), one.op]))

@@ -20,7 +20,6 @@ from calls import FRAME, RATE, settings_in, speak
 from faulty_store import FaultyStore
 from headless import FrameDirection, on_stage
 from pipecat.frames.frames import InputAudioRawFrame, TTSAudioRawFrame
-from round_trips import RoundTrips
 
 from recorder import Recorder, Session, VirtualClock
 from recorder.pipecat import RecorderProcessor
@@ -96,29 +95,6 @@ async def test_a_recording_makes_so_many_requests(store: FaultyStore, tmp_path: 
     # Its begin, its upload, its final length, its end; and one or two after each chunk: the timer
     # may have it sealed while it is being sent.
     assert manifests <= 2 * chunks + 4
-
-
-STOP = ["put", "upload_part", "put_manifest", "complete_multipart", "head", "put_manifest"]
-"""The last chunk, the tail and the first part, the final length, the object, its proof, the end."""
-
-
-@pytest.mark.parametrize("seconds", [2 * CHUNK + 3, SECONDS])
-async def test_a_stop_waits_for_so_many_requests_however_long_the_call_was(
-    store: FaultyStore, tmp_path: Path, seconds: int
-) -> None:
-    clock = VirtualClock()
-    trips = RoundTrips(store)
-    settings = settings_in(tmp_path, chunk_seconds=CHUNK, part_bytes=5 * MIB)
-    async with Recorder(settings, clock=clock, store=store, recover=False) as recorder:
-        call = await recorder.start()
-        for begin in range(0, seconds, CHUNK):
-            speak(call, clock, begin, min(seconds, begin + CHUNK))
-            await call.flush()
-        trips.begin()
-        result = await call.stop()
-        assert result.durable
-        assert len(trips.longest()) <= len(STOP)
-        assert trips.counts() - Counter(STOP) <= Counter(put=1, upload_part=1, delete=SECONDS)
 
 
 @pytest.mark.parametrize("calls", [1, 3])
