@@ -8,21 +8,23 @@ what a light processor costs.
 
 from __future__ import annotations
 
-import hashlib
-import inspect
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from loguru import logger
 from pipecat.frames.frames import CancelFrame, Frame, StartFrame
 from pipecat.observers.base_observer import BaseObserver, FrameProcessed, FramePushed
 from pipecat.processors.frame_processor import (
-    FrameCallback,
     FrameDirection,
     FrameProcessor,
     FrameProcessorSetup,
 )
 from pipecat.utils.errors import ErrorCategory
+
+from recorder.pipecat.onlookers import Onlookers, digest_of
+
+if TYPE_CHECKING:
+    from pipecat.processors.frame_processor import FrameCallback
 
 Take = Callable[[Any], None]
 """Takes a frame that flows down; raises nothing."""
@@ -43,12 +45,7 @@ _DOWN = FrameDirection.DOWNSTREAM
 
 def source_digest() -> str:
     """Return a digest of what Pipecat does with a frame; empty if its source is not there."""
-    try:
-        functions = [vars(FrameProcessor)[name] for name in (*_METHODS, *_INNER)]
-        source = "\n".join(inspect.getsource(function) for function in functions)
-    except (KeyError, OSError, TypeError):
-        return ""
-    return hashlib.sha256(source.encode()).hexdigest()[:16]
+    return digest_of(lambda: [vars(FrameProcessor)[name] for name in (*_METHODS, *_INNER)])
 
 
 _originals = tuple(vars(FrameProcessor).get(name) for name in _METHODS)
@@ -74,6 +71,7 @@ class ShortcutProcessor(FrameProcessor):
         self.__frames_are_handled = False
         self.__cancelled = False
         self.__observer: BaseObserver | None = None
+        self.__onlookers: Onlookers | None = None
         self.__pipeline_time: Callable[[], int] = int
 
     @property
@@ -87,7 +85,8 @@ class ShortcutProcessor(FrameProcessor):
     async def setup(self, setup: FrameProcessorSetup) -> None:  # type: ignore[override]  # as FrameProcessor has it
         """Take note of who observes."""
         await super().setup(setup)
-        self.__observer = setup.observer
+        self.__observer = observer = setup.observer
+        self.__onlookers = None if observer is None else Onlookers(observer)
         self.__pipeline_time = setup.clock.get_time
         self._find_way()
 
@@ -142,11 +141,13 @@ class ShortcutProcessor(FrameProcessor):
             self._take(frame, direction)
             await self.push_frame(frame, direction)
             return
-        observer = self.__observer
-        if observer is not None:
-            await observer.on_process_frame(
-                FrameProcessed(self, frame, _DOWN, self.__pipeline_time())
-            )
+        observer, onlookers = self.__observer, self.__onlookers
+        if onlookers is not None and observer is not None:
+            if onlookers.all != onlookers.known:
+                onlookers.look()
+            if onlookers.of_processing:
+                processed = FrameProcessed(self, frame, _DOWN, self.__pipeline_time())
+                await observer.on_process_frame(processed)
         take(frame)
         following = self.next
         if following is None:
@@ -154,7 +155,11 @@ class ShortcutProcessor(FrameProcessor):
         # Formatted only where somebody wants to see it.
         logger.trace("Pushing {} downstream from {} to {}", frame, self, following)
         try:
-            if observer is not None:
+            if (
+                onlookers is not None
+                and observer is not None
+                and (onlookers.of_every_push or frame.id not in onlookers.pushed)
+            ):
                 pushed = FramePushed(self, following, frame, _DOWN, self.__pipeline_time())
                 await observer.on_push_frame(pushed)
             await following.queue_frame(frame, _DOWN)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import sys
 from collections.abc import Callable
 from types import SimpleNamespace
@@ -30,8 +31,9 @@ from pipecat.frames.frames import (
     UserAudioRawFrame,
 )
 from pipecat.observers.base_observer import BaseObserver, FrameProcessed, FramePushed
+from pipecat.pipeline.worker_observer import WorkerObserver
 
-from recorder.pipecat import shortcut
+from recorder.pipecat import onlookers, shortcut
 from recorder.pipecat.shortcut import FRAME_EVENTS, ShortcutProcessor
 
 DOWN, UP = FrameDirection.DOWNSTREAM, FrameDirection.UPSTREAM
@@ -58,6 +60,26 @@ class Taking(ShortcutProcessor):
     def _take(self, frame: Frame, direction: FrameDirection) -> None:
         if direction is DOWN and type(frame) in AUDIO:
             self._note(frame)
+
+
+class OfPushes(BaseObserver):
+    """Notes what is pushed, each time or the first."""
+
+    def __init__(self, *, every: bool) -> None:
+        super().__init__(observe_every_push=every)
+        self.seen: Seen = []
+
+    async def on_push_frame(self, data: FramePushed) -> None:
+        assert data.timestamp > 0
+        self.seen.append((data.source.name, told(data.frame), data.direction, data.first_push))
+
+
+class OfAll(OfPushes):
+    """Notes what is processed, too."""
+
+    async def on_process_frame(self, data: FrameProcessed) -> None:
+        assert data.timestamp > 0
+        self.seen.append((data.processor.name, told(data.frame), data.direction))
 
 
 class Neighbour(FrameProcessor):
@@ -99,11 +121,19 @@ class Observer(BaseObserver):
 class Row:
     """A processor between two others, set up and started."""
 
-    def __init__(self, processor: ShortcutProcessor, seen: Seen, *, observed: bool = True) -> None:
+    def __init__(
+        self,
+        processor: ShortcutProcessor,
+        seen: Seen,
+        *,
+        observed: bool = True,
+        observer: BaseObserver | None = None,
+    ) -> None:
         self.processor = processor
         self.seen = seen
         self.before, self.behind = Neighbour("before", seen), Neighbour("behind", seen)
-        self.observer = Observer(seen) if observed else None
+        self.told = Observer(seen)
+        self.observer = observer or (self.told if observed else None)
 
     async def start(self, *, alone: bool = False) -> None:
         clock = SystemClock()
@@ -117,7 +147,9 @@ class Row:
             self.processor.link(self.behind)
         for one in (self.before, self.processor, self.behind):
             await one.setup(setup)
-        await self.processor.queue_frame(StartFrame())
+        frame = StartFrame()
+        frame.name = "StartFrame"  # not numbered, so that two are alike
+        await self.processor.queue_frame(frame)
         self.seen.clear()
 
 
@@ -190,9 +222,8 @@ async def test_what_others_raise_becomes_an_error_frame(
     monkeypatch: pytest.MonkeyPatch, at: str, by_queue: bool
 ) -> None:
     async def play(row: Row) -> None:
-        assert row.observer is not None
         row.behind.breaks = at == "behind"
-        row.observer.breaks_at = at
+        row.told.breaks_at = at
         for frame in frames()[:2]:
             if by_queue:
                 await row.processor.queue_frame(frame)
@@ -303,9 +334,76 @@ async def test_with_a_queue_of_its_own_frames_go_through_it() -> None:
     await row.processor.cleanup()
 
 
+def test_what_is_observed_is_handed_on_as_it_is_known_here() -> None:
+    """Fails with a new Pipecat: compare what has changed, then add its digest."""
+    assert onlookers.source_digest() in onlookers._KNOWN
+
+
+KINDS: dict[str, Callable[[], OfPushes]] = {
+    "first": lambda: OfPushes(every=False),
+    "every": lambda: OfPushes(every=True),
+    "all": lambda: OfAll(every=False),
+}
+
+
+@pytest.mark.parametrize("later", ["", *KINDS])
+@pytest.mark.parametrize("kinds", [(), ("first",), ("first", "every"), ("all",), ("first", "all")])
+async def test_a_pipelines_observers_see_the_same(
+    monkeypatch: pytest.MonkeyPatch, kinds: tuple[str, ...], later: str
+) -> None:
+    """Also one that comes in mid-call; some frames were pushed before, others were not."""
+    found = []
+    for known in (False, True):
+        monkeypatch.setattr(shortcut, "_is_known", known)
+        monkeypatch.setattr(onlookers, "_is_known", known)
+        all_of_them = [KINDS[kind]() for kind in kinds]
+        pipelines = WorkerObserver(observers=[*all_of_them])
+        await pipelines.setup(TaskManager())
+        row = Row(Taking([], name="middle"), [], observer=pipelines)
+        await row.start()
+        mine = frames()
+        for number, frame in enumerate(mine):
+            if number % 2:
+                pushed = FramePushed(row.before, row.processor, frame, DOWN, 1)
+                await pipelines.on_push_frame(pushed)
+            await row.processor.queue_frame(frame)
+            if later and number == 3:
+                all_of_them.append(KINDS[later]())
+                pipelines.add_observer(all_of_them[-1])
+        await asyncio.sleep(0.01)
+        found.append([one.seen for one in all_of_them])
+        await pipelines.cleanup()
+        await row.processor.cleanup()
+    assert found[0] == found[1]
+    assert all(found[1])
+
+
+async def test_observers_are_not_bothered_with_what_they_do_not_want(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    pipelines = WorkerObserver(observers=[OfPushes(every=False)])
+    await pipelines.setup(TaskManager())
+    row = Row(Taking([], name="middle"), [], observer=pipelines)
+    await row.start()
+    told_of: list[str] = []
+
+    async def note(data: FrameProcessed | FramePushed) -> None:
+        told_of.append(type(data).__name__)
+
+    frame = frames()[0]
+    await pipelines.on_push_frame(FramePushed(row.before, row.processor, frame, DOWN, 1))
+    monkeypatch.setattr(pipelines, "on_process_frame", note)
+    monkeypatch.setattr(pipelines, "on_push_frame", note)
+    await row.processor.queue_frame(frame)
+    assert not told_of
+    await row.processor.queue_frame(frames()[0])  # nobody has pushed that one before
+    assert told_of == ["FramePushed"]
+    await pipelines.cleanup()
+
+
 def test_a_pipecat_without_its_source_is_not_known(monkeypatch: pytest.MonkeyPatch) -> None:
     def no_source(_: object) -> str:
         raise OSError("could not get source code")
 
     monkeypatch.setattr(sys.modules["inspect"], "getsource", no_source)
-    assert shortcut.source_digest() == ""
+    assert shortcut.source_digest() == onlookers.source_digest() == ""
