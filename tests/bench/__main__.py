@@ -38,7 +38,9 @@ def _numbers(text: str) -> tuple[int, ...]:
 
 
 def _options() -> argparse.Namespace:
-    options = argparse.ArgumentParser(prog="bench", description=(__doc__ or "").splitlines()[0])
+    options = argparse.ArgumentParser(
+        prog="bench", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     options.add_argument("--only", default="", help=f"groups, with commas: {', '.join(GROUPS)}")
     options.add_argument("--runs", type=int, default=3, help="of each trial of CPU")
     options.add_argument(
