@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from recorder.quota import SpoolFull
 
@@ -16,6 +16,23 @@ MAX_WAITING_BYTES = 8 << 20
 """Audio that waits for its session: a minute and a half of two tracks at 16 and 24 kHz."""
 
 
+class Write(Protocol):
+    """`Session.write`, as far as it is used here."""
+
+    def __call__(
+        self,
+        track: str,
+        pcm: bytes,
+        sample_rate: int,
+        num_channels: int,
+        at: float,
+        /,
+        *,
+        pts: float | None = None,
+    ) -> None:
+        """Take a frame that arrived at `at`, seconds on the recorder's clock."""
+
+
 class Intake:
     """Hands frames and marks to a session; keeps them in memory, in order, until it is there.
 
@@ -24,10 +41,12 @@ class Intake:
 
     Attributes:
         session: Where frames go; None until `attach`.
+        write: Takes a frame, as `Session.write` does.
     """
 
     def __init__(self, failed: Callable[[str, Exception], None]) -> None:
         self.session: Session | None = None
+        self.write: Write = self._keep
         self._failed = failed
         self._waiting: deque[tuple[str, tuple[Any, ...], dict[str, Any]]] = deque()
         self._waiting_bytes = 0
@@ -39,43 +58,28 @@ class Intake:
         """Whether `end` was called."""
         return self._end is not None
 
-    def write(
+    def _keep(
         self,
         track: str,
         pcm: bytes,
         sample_rate: int,
-        channels: int,
+        num_channels: int,
         at: float,
+        /,
+        *,
         pts: float | None = None,
     ) -> None:
-        """Take a frame that arrived at `at`.
-
-        Args:
-            track: Its track.
-            pcm: 16-bit samples.
-            sample_rate: Hz.
-            channels: Interleaved channels.
-            at: When its last sample arrived, seconds on the recorder's clock.
-            pts: When its first sample was, seconds on its source's clock, where that is known.
-
-        Raises:
-            InvalidFrame: See `Session.write`; not while it waits.
-            InvalidName: The same.
-        """
-        known: dict[str, Any] = {} if pts is None else {"pts": pts}
-        if self.session is not None:
-            self.session.write(track, pcm, sample_rate, channels, at, **known)
-        elif self._given_up or self.ended:
+        if self._given_up or self.ended:
             return
-        elif self._waiting_bytes + len(pcm) <= MAX_WAITING_BYTES:
-            self._waiting_bytes += len(pcm)
-            kept = bytes(pcm)  # the sender may use a buffer again
-            self._waiting.append(("write", (track, kept, sample_rate, channels, at), known))
-        else:
+        if self._waiting_bytes + len(pcm) > MAX_WAITING_BYTES:
             raise SpoolFull(
                 f"{self._waiting_bytes} bytes of audio wait for the recording to be started: "
                 "there is no room for more"
             )
+        self._waiting_bytes += len(pcm)
+        kept = bytes(pcm)  # the sender may use a buffer again
+        known: dict[str, Any] = {} if pts is None else {"pts": pts}
+        self._waiting.append(("write", (track, kept, sample_rate, num_channels, at), known))
 
     def add_track(self, track: Track) -> None:
         """Say whose a track is."""
@@ -100,6 +104,7 @@ class Intake:
                 first = arguments[0]
                 self._failed(first if isinstance(first, str) else first.name, error)
         self.session = session
+        self.write = session.write  # from here on, nothing is in between
         self._forget()
         if self._end is not None:
             session.end(**self._end)

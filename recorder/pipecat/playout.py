@@ -49,13 +49,18 @@ class Playout:
             seconds: Its length.
             speech: Whether it is speech, which ends with an interruption.
         """
-        if self._started is not None and seconds <= MAX_FRAME_SECONDS:
-            self._ahead = max(0.0, seconds - (at - self._started))
-        self._started = None
-        ahead = min(self._ahead, seconds) if seconds <= MAX_FRAME_SECONDS else 0.0
-        end = at + ahead
-        cut, self._cut = self._cut, False
-        if speech and cut and ahead > seconds / 2:
-            return None  # it was being sent when the bot was interrupted: others were to play first
-        self._until = max(self._until, end - seconds) + seconds
+        short = seconds <= MAX_FRAME_SECONDS
+        if self._started is not None:
+            if short:
+                self._ahead = max(0.0, seconds - (at - self._started))
+            self._started = None
+        ahead = 0.0
+        if short:
+            ahead = self._ahead if self._ahead < seconds else seconds
+        if self._cut:
+            self._cut = False
+            if speech and ahead > seconds / 2:
+                return None  # being sent when the bot was interrupted: others were to play first
+        end, until = at + ahead, self._until + seconds
+        self._until = end if end > until else until
         return end

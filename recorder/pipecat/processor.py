@@ -35,7 +35,7 @@ from pipecat.frames.frames import (
     UserStoppedSpeakingFrame,
 )
 from pipecat.processors.audio.audio_buffer_processor import TurnAudioData
-from pipecat.processors.frame_processor import FrameDirection, FrameProcessor, FrameProcessorSetup
+from pipecat.processors.frame_processor import FrameDirection, FrameProcessorSetup
 from pipecat.utils.deprecation import warn_deprecated
 
 from recorder.layouts import BOT
@@ -46,6 +46,7 @@ from recorder.pipecat.options import Options, checked_settings, recording_ids, r
 from recorder.pipecat.participants import USER, Participants, TrackNames
 from recorder.pipecat.recording import Recording, merged
 from recorder.pipecat.shared import Lease
+from recorder.pipecat.shortcut import ShortcutProcessor, Take
 from recorder.result import RecordingResult
 from recorder.service import Recorder
 from recorder.settings import Settings
@@ -57,11 +58,14 @@ HANDLER_SECONDS = 2.0
 
 READ_SECONDS = 5.0
 
+_DOWN = FrameDirection.DOWNSTREAM
+_SPEECH = (TTSAudioRawFrame, SpeechOutputAudioRawFrame)
+
 _NEWER = {RUN_AUDIO[speaker]: TURN_AUDIO[speaker] for speaker in TURN_AUDIO}
 _NOT_GIVEN: Any = object()
 
 
-class RecorderProcessor(FrameProcessor):
+class RecorderProcessor(ShortcutProcessor):
     """Records the conversation of a pipeline. Belongs right behind `transport.output()`.
 
     The user's audio is what flows down from the transport's input, the bot's what the transport's
@@ -181,7 +185,11 @@ class RecorderProcessor(FrameProcessor):
         self._tracks = (USER, BOT) if track_names is None else (BOT,)
         self._lease: Lease | None = None
         self._lanes = Lanes(self.create_task)
+        self._actions: dict[type[Frame], Take | None] = {}
+        for kind in (InputAudioRawFrame, OutputAudioRawFrame):
+            self._learn(kind)
         self._latest: Recording | None = None
+        self._active: Recording | None = None
         self._running: dict[asyncio.Task[Any], Recording] = {}
         self._turn_tracker: tuple[Any, dict[str, Callable[..., Any]]] | None = None
         self._turn: int | None = None
@@ -282,66 +290,94 @@ class RecorderProcessor(FrameProcessor):
         finally:
             await super().cleanup()  # type: ignore[no-untyped-call]  # Pipecat's is untyped
 
-    async def process_frame(self, frame: Frame, direction: FrameDirection) -> None:
-        """Record what is to be recorded, and pass every frame on."""
-        await super().process_frame(frame, direction)
-        try:
-            self._take(frame, direction)
-        except Exception as error:
-            self._failed(error)
-        await self.push_frame(frame, direction)
-
     def _take(self, frame: Frame, direction: FrameDirection) -> None:
-        recording = self._active
-        if isinstance(frame, InputAudioRawFrame):
-            if recording is not None and direction is FrameDirection.DOWNSTREAM:
-                self._hear(recording, frame)
-        elif isinstance(frame, OutputAudioRawFrame):
-            if recording is not None and direction is FrameDirection.DOWNSTREAM:
-                self._play(recording, frame)
-        elif isinstance(frame, StartFrame):
-            self._attach_turn_tracker()
-            if self._auto_start_recording:
-                self._start()
-        elif isinstance(frame, AudioBufferStartRecordingFrame):
-            self._start()
-        elif isinstance(frame, AudioBufferStopRecordingFrame | EndFrame):
-            self._stop(discard_unheard=False)
-        elif isinstance(frame, CancelFrame):
-            self._stop(discard_unheard=True)
-        elif recording is not None:
-            self._listen(recording, frame)
+        """Take a frame of whatever class: of audio, only what flows down."""
+        kind = type(frame)
+        if kind not in self._actions:
+            self._learn(kind)
+        action = self._actions[kind]
+        if action is not None and (direction is _DOWN or kind not in self._shortcuts):
+            try:
+                action(frame)
+            except Exception as error:
+                self._failed(error)
 
-    def _hear(self, recording: Recording, frame: InputAudioRawFrame) -> None:
-        user_id = getattr(frame, "user_id", None)
-        voice = self._participants.voice(user_id, frame.transport_source)
-        audio, rate, channels = frame.audio, frame.sample_rate, frame.num_channels
+    def _learn(self, kind: type[Frame]) -> None:
+        """Take note of what is to be done with frames of a class."""
+        audio: dict[type[Frame], Take] = {
+            InputAudioRawFrame: self._hear,
+            OutputAudioRawFrame: self._play,
+        }
+        others: dict[type[Frame], Take] = {
+            StartFrame: self._begin,
+            AudioBufferStartRecordingFrame: lambda _: self._start(),
+            AudioBufferStopRecordingFrame: lambda _: self._stop(discard_unheard=False),
+            EndFrame: lambda _: self._stop(discard_unheard=False),
+            CancelFrame: lambda _: self._stop(discard_unheard=True),
+            UserStartedSpeakingFrame: self._user_started,
+            UserStoppedSpeakingFrame: self._user_stopped,
+            BotStartedSpeakingFrame: self._bot_started,
+            BotStoppedSpeakingFrame: self._bot_stopped,
+            InterruptionFrame: self._interrupted,
+        }
+        actions = [action for base, action in (audio | others).items() if issubclass(kind, base)]
+        self._actions[kind] = actions[0] if actions else None
+        if issubclass(kind, tuple(audio)):
+            self._shortcuts[kind] = actions[0]
+
+    def _begin(self, _: Frame) -> None:
+        self._attach_turn_tracker()
+        if self._auto_start_recording:
+            self._start()
+
+    def _hear(self, frame: InputAudioRawFrame) -> None:
+        recording = self._active
+        if recording is None:
+            return
+        track = ""
         try:
+            user_id = getattr(frame, "user_id", None)
+            voice = self._participants.voice(user_id, frame.transport_source)
+            track = voice.track
+            audio, rate, channels = frame.audio, frame.sample_rate, frame.num_channels
             recording.hear(voice, audio, rate, channels, self._now(), frame.pts)
         except Exception as error:
-            self.errors += 1
-            recording.failed(voice.track, error)
+            self._lost(recording, track, error)
 
-    def _play(self, recording: Recording, frame: OutputAudioRawFrame) -> None:
-        speech = isinstance(frame, TTSAudioRawFrame | SpeechOutputAudioRawFrame)
-        audio, rate, channels = frame.audio, frame.sample_rate, frame.num_channels
+    def _play(self, frame: OutputAudioRawFrame) -> None:
+        recording = self._active
+        if recording is None:
+            return
         try:
+            speech = isinstance(frame, _SPEECH)
+            audio, rate, channels = frame.audio, frame.sample_rate, frame.num_channels
             recording.play(audio, rate, channels, self._now(), speech=speech)
         except Exception as error:
-            self.errors += 1
-            recording.failed(BOT, error)
+            self._lost(recording, BOT, error)
 
-    def _listen(self, recording: Recording, frame: Frame) -> None:
-        if isinstance(frame, UserStartedSpeakingFrame):
-            recording.speech.user_started(self._now())
-        elif isinstance(frame, UserStoppedSpeakingFrame):
-            recording.speech.user_stopped(self._now())
-        elif isinstance(frame, BotStartedSpeakingFrame):
-            recording.bot_started(self._now())
-        elif isinstance(frame, BotStoppedSpeakingFrame):
-            recording.bot_stopped(self._now())
-        elif isinstance(frame, InterruptionFrame):
-            recording.interrupt(self._now())
+    def _lost(self, recording: Recording, track: str, error: Exception) -> None:
+        self.errors += 1
+        recording.failed(track, error)
+
+    def _user_started(self, _: Frame) -> None:
+        if self._active is not None:
+            self._active.speech.user_started(self._now())
+
+    def _user_stopped(self, _: Frame) -> None:
+        if self._active is not None:
+            self._active.speech.user_stopped(self._now())
+
+    def _bot_started(self, _: Frame) -> None:
+        if self._active is not None:
+            self._active.bot_started(self._now())
+
+    def _bot_stopped(self, _: Frame) -> None:
+        if self._active is not None:
+            self._active.bot_stopped(self._now())
+
+    def _interrupted(self, _: Frame) -> None:
+        if self._active is not None:
+            self._active.interrupt(self._now())
 
     # -- recordings --------------------------------------------------------------------------------
 
@@ -349,11 +385,6 @@ class RecorderProcessor(FrameProcessor):
     def _recording(self) -> bool:
         """Whether recording goes on: Pipecat's name for it, which programs look at."""
         return self._active is not None
-
-    @property
-    def _active(self) -> Recording | None:
-        recording = self._latest
-        return recording if recording is not None and not recording.ended else None
 
     def _start(self) -> None:
         if self._active is not None:
@@ -365,14 +396,18 @@ class RecorderProcessor(FrameProcessor):
         recording = Recording(
             self._now(), self._options(), self._ids, self._lease, self, self._lanes, self._turn
         )
-        self._latest = recording
+        self._latest = self._active = recording
         task = self.create_task(recording.run(), "recording")
         self._running[task] = recording
         task.add_done_callback(self._running.pop)
 
     def _stop(self, *, discard_unheard: bool) -> None:
-        if self._latest is not None:
-            self._latest.end(self._now(), discard_unheard=discard_unheard)
+        recording = self._active
+        if recording is not None:
+            try:
+                recording.end(self._now(), discard_unheard=discard_unheard)
+            finally:
+                self._active = None if recording.ended else recording
 
     async def _finish(self) -> None:
         """Wait for recordings that have ended to be over, within the drain."""

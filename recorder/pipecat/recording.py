@@ -157,14 +157,18 @@ class Recording(Listener):
             SpoolFull: Too much waits for the session already.
         """
         samples, track = len(pcm) // (2 * channels), voice.track
-        if track not in self._clocks:
-            self._clocks[track] = MediaClock()
+        clock = self._clocks.get(track)
+        if clock is None:
+            self._clocks[track] = clock = MediaClock()
             if voice.participant is not None:
                 self._intake.add_track(Track(track, participant=voice.participant))
         known = None
         if pts is not None and sample_rate > 0 and not voice.shared:
-            known = self._clocks[track].seconds(pts, samples / sample_rate, at)
-        self._intake.write(track, pcm, sample_rate, channels, at, known)
+            known = clock.seconds(pts, samples / sample_rate, at)
+        if known is None:
+            self._intake.write(track, pcm, sample_rate, channels, at)
+        else:
+            self._intake.write(track, pcm, sample_rate, channels, at, pts=known)
         if samples:
             self.speech.user_audio(at, samples, sample_rate)
 

@@ -117,17 +117,31 @@ class Speech:
 
     def user_audio(self, at: float, samples: int, sample_rate: int) -> None:
         """Audio of a user came."""
-        length = (samples * self._rate + sample_rate // 2) // sample_rate
-        now, audio, jitter = self.position(at), self._user_audio, self._jitter
-        start = max(0, now - length)
-        if audio and start - audio[-1].end <= jitter:
-            end = max(start + length, min(audio[-1].end + length, now + jitter))
-            audio[-1] = audio[-1]._replace(end=max(end, audio[-1].end))
-        else:
-            end = start + length
-            audio.append(Run(start, end))
-        self.user_until = audio[-1].end
-        needed = end - int(PRE_ROLL_SECONDS * self._rate)
+        rate, jitter = self._rate, self._jitter
+        if sample_rate != rate:
+            samples = (samples * rate + sample_rate // 2) // sample_rate
+        now = round((at - self._zero) * rate)
+        least = now if now > samples else samples
+        until = self.user_until
+        if self._user_audio and least - samples - until <= jitter:
+            # Not by `min` and `max`, which are calls: this is asked for each frame.
+            end, most = until + samples, now + jitter
+            end = end if end < most else most
+            end = end if end > least else least
+            self.user_until = end if end > until else until
+            return
+        self._note_user_audio()
+        self._user_audio.append(Run(least - samples, least))
+        self.user_until = least
+        self._note_user_audio()
+
+    def _note_user_audio(self) -> None:
+        """Note how far the last audio went, and forget what is too old to be in a run."""
+        audio = self._user_audio
+        if not audio:
+            return
+        audio[-1] = audio[-1]._replace(end=self.user_until)
+        needed = self.user_until - int(PRE_ROLL_SECONDS * self._rate)
         if self._user_start is not None:
             needed = min(needed, self._user_start)
         while audio[0].end < needed:
@@ -137,6 +151,7 @@ class Speech:
         """Speech of the user was noticed."""
         if self._user_start is not None:
             return
+        self._note_user_audio()
         early = self.position(at) - int(PRE_ROLL_SECONDS * self._rate)
         self._user_start = max(0, self._user_end, early)
         self._listener.mark_start("user", at)
@@ -152,6 +167,7 @@ class Speech:
         """Take note of what a user said: not of pauses in which there is no audio at all."""
         if self._user_start is None:
             return
+        self._note_user_audio()
         begin, end = self._user_start, self.position(at)
         self._user_start, self._user_end = None, max(begin, end)
         said = [run for run in self._user_audio if run.end > begin]
@@ -165,15 +181,17 @@ class Speech:
 
     def bot_audio(self, at: float, samples: int, sample_rate: int) -> None:
         """Audio of the bot came: it plays behind what came before it, as on the timeline."""
-        length = (samples * self._rate + sample_rate // 2) // sample_rate
-        start = self.position(at) - length
-        tolerance = self._jitter if self.heard_until else 0
-        start = max(0, start if start - self.heard_until > tolerance else self.heard_until)
+        rate, until = self._rate, self.heard_until
+        if sample_rate != rate:
+            samples = (samples * rate + sample_rate // 2) // sample_rate
+        start = round((at - self._zero) * rate) - samples
+        if start - until <= (self._jitter if until else 0):
+            start = until
         if self._bot_speaks and self._bot_start is None:
             self._bot_start, self._bot_turn = start, self._turn
             self._bot_number = self._number
             self._listener.mark_start("bot", self._time(start))
-        self.heard_until = start + length
+        self.heard_until = start + samples
 
     def bot_started(self) -> None:
         """The bot begins to speak: with its next audio."""

@@ -1,4 +1,4 @@
-"""What the work cannot cost less than: a memory copy, the resampler alone, Pipecat's own part."""
+"""What the work cannot cost less than: a memory copy, the resampler alone; and a pass-through."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ async def resample(block_ms: int) -> Figures:
 
 
 async def pass_through() -> Figures:
-    """Pipecat's process_frame and push_frame, which no processor escapes."""
+    """Pipecat's process_frame and push_frame: of processors that leave all to it."""
     processor = incumbent.PassThrough()
     async with incumbent.set_up(processor):
         feed = processor_feed(processor, None, RATE)
@@ -63,7 +63,7 @@ async def floors(plan: Plan) -> list[Floor]:
         "soxr HQ 16k to 24k, 20 ms blocks, one track": {"trial": "resample", "block_ms": 20},
         "soxr HQ 16k to 24k, 100 ms blocks, one track": {"trial": "resample", "block_ms": 100},
         "soxr HQ 16k to 24k, 500 ms blocks, one track": {"trial": "resample", "block_ms": 500},
-        "Pipecat's own process_frame and push_frame": {"trial": "pass_through"},
+        "a pass-through by Pipecat's own process_frame and push_frame": {"trial": "pass_through"},
     }
     found = await paired(__name__, trials, plan.runs)
     return [Floor(what, middle(runs, "cpu")) for what, runs in found.items()]

@@ -39,7 +39,7 @@ class End(FrameProcessor):
 
 
 class PassThrough(FrameProcessor):
-    """The least a processor can do: what none escapes."""
+    """Passes frames on as Pipecat's own processors do."""
 
     async def process_frame(self, frame: Frame, direction: FrameDirection) -> None:
         await super().process_frame(frame, direction)

@@ -18,16 +18,20 @@ class Plan:
     Attributes:
         s3: Settings of the server.
         runs: How often each trial of CPU is run; the median counts.
-        sessions: Of the fleet.
-        fleet_seconds: How long the fleet is watched.
+        sessions: Of the fleets.
+        sweep: Whether the largest fleets are looked for, too.
+        fleet_seconds: How long a fleet is watched.
         recordings: That are recovered.
+        recovery_seconds: How long that may take.
     """
 
     s3: dict[str, str]
     runs: int
-    sessions: int
+    sessions: tuple[int, ...]
+    sweep: bool
     fleet_seconds: float
     recordings: int
+    recovery_seconds: float
 
 
 @asynccontextmanager

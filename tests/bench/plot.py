@@ -20,7 +20,7 @@ def _x(ratio: float) -> float:
 
 def as_svg(rows: Sequence[Row], caption: str) -> str:
     """Bars of the ratios, and a mark at each goal; rows without an incumbent are left out."""
-    shown = [row for row in rows if row.ratio is not None]
+    shown = [row for row in rows if row.ratio is not None and not row.more_is_better]
     height = _TOP + _LINE * len(shown) + 30
     width = _LEFT + _WIDTH + _RIGHT
     parts = [

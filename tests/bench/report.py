@@ -21,6 +21,7 @@ class Row:
         limit: The goal's ratio, or value where there is nothing to compare with; for the plot.
         note: What is in the figures, and what is not.
         details: Further figures.
+        more_is_better: Whether it is.
     """
 
     what: str
@@ -32,6 +33,7 @@ class Row:
     limit: float | None = None
     note: str = ""
     details: dict[str, Any] = field(default_factory=dict)
+    more_is_better: bool = False
 
     @property
     def ratio(self) -> float | None:

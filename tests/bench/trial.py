@@ -13,6 +13,7 @@ import logging
 import os
 import sys
 import warnings
+from collections import deque
 from collections.abc import Mapping, Sequence
 from statistics import median
 from typing import Any
@@ -20,6 +21,7 @@ from typing import Any
 Figures = dict[str, Any]
 
 _SECONDS = 900.0
+_PROGRESS = "progress: "
 
 
 class TrialFailed(RuntimeError):
@@ -27,7 +29,7 @@ class TrialFailed(RuntimeError):
 
 
 async def run(module: str, name: str, **arguments: Any) -> Figures:
-    """Run one trial and return its figures.
+    """Run one trial and return its figures; what it says by `progress` is passed on.
 
     Raises:
         TrialFailed: It raised, or took too long.
@@ -35,18 +37,39 @@ async def run(module: str, name: str, **arguments: Any) -> Figures:
     command = (sys.executable, "-m", "bench.trial", module, name, json.dumps(arguments))
     pipe = asyncio.subprocess.PIPE
     process = await asyncio.create_subprocess_exec(*command, stdout=pipe, stderr=pipe)
+    said: deque[str] = deque(maxlen=40)
     try:
         async with asyncio.timeout(_SECONDS):
-            out, err = await process.communicate()
-    except BaseException:
+            listening = asyncio.ensure_future(_listen(process.stderr, said))
+            out = b"" if process.stdout is None else await process.stdout.read()
+            await listening
+            await process.wait()
+    except BaseException as error:
         process.kill()
         await process.wait()
+        if isinstance(error, TimeoutError):
+            raise TrialFailed(f"{module}.{name}: took longer than {_SECONDS:g} s") from None
         raise
     if process.returncode or not out.strip():
-        raise TrialFailed(f"{module}.{name}: {err.decode(errors='replace')[-3000:]}")
+        raise TrialFailed(f"{module}.{name}: {''.join(said)}")
     figures: Figures = json.loads(out.splitlines()[-1])
     sys.stderr.write(f"  {module}.{name} {_short(arguments)}{_short(figures)}\n")
     return figures
+
+
+def progress(text: str) -> None:
+    """Tell, from a trial, how far it is."""
+    sys.stderr.write(f"{_PROGRESS}{text}\n")
+    sys.stderr.flush()
+
+
+async def _listen(stderr: asyncio.StreamReader | None, said: deque[str]) -> None:
+    while stderr is not None and (line := await stderr.readline()):
+        text = line.decode(errors="replace")
+        if text.startswith(_PROGRESS):
+            sys.stderr.write(f"    {text.removeprefix(_PROGRESS)}")
+        else:
+            said.append(text)
 
 
 async def paired(

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import sys
 import threading
 import tracemalloc
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections import Counter
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import pytest
@@ -28,6 +31,8 @@ PARTS = 3  # of 5 MiB, in two minutes of stereo at 24 kHz
 
 BLOCKING = ("open", "os.", "mmap.", "socket.", "subprocess.", "time.sleep", "shutil.", "fcntl.")
 """Beginnings of the names of the audit events of calls that can wait for a disk or a network."""
+
+AUDIO = b"\1\2" * FRAME
 
 _watching: dict[int, list[str]] = {}
 
@@ -182,27 +187,124 @@ async def test_write_calls_nothing_that_can_block(
         store.hangs = False
 
 
-async def test_the_processor_calls_nothing_that_can_block(
-    store: FaultyStore, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+@asynccontextmanager
+async def processing(
+    store: FaultyStore, tmp_path: Path, **options: Any
+) -> AsyncIterator[tuple[RecorderProcessor, VirtualClock]]:
+    """A processor that records; its store is held up."""
     clock = VirtualClock()
     settings = settings_in(tmp_path, chunk_seconds=1)
-    audio = b"\1\2" * FRAME
     async with Recorder(settings, clock=clock, store=store, recover=False) as recorder:
-        processor = RecorderProcessor(recorder=recorder, auto_start_recording=True)
+        processor = RecorderProcessor(recorder=recorder, auto_start_recording=True, **options)
         async with on_stage(processor):
             async with asyncio.timeout(20):
                 while processor.recording_id is None:  # noqa: ASYNC110 - told by nobody
                     await asyncio.sleep(0.01)
             store.hangs = True
-            down = FrameDirection.DOWNSTREAM
-            with slow_callbacks(caplog), watched() as seen:
-                for _ in range(8 * 50):
-                    clock.advance(0.02)
-                    await processor.process_frame(InputAudioRawFrame(audio, RATE, 1), down)
-                    await processor.process_frame(TTSAudioRawFrame(audio, RATE, 1), down)
-            assert seen == []
+            yield processor, clock
             store.hangs = False
+
+
+async def process(processor: RecorderProcessor, clock: VirtualClock, pairs: int) -> None:
+    """Hand over as many frames of the user, and of the bot; the same ones again and again."""
+    user, bot = InputAudioRawFrame(AUDIO, RATE, 1), TTSAudioRawFrame(AUDIO, RATE, 1)
+    process_frame, down = processor.process_frame, FrameDirection.DOWNSTREAM
+    for _ in range(pairs):
+        clock.advance(0.02)
+        await process_frame(user, down)
+        await process_frame(bot, down)
+
+
+@pytest.mark.parametrize("turn_audio", [False, True])
+async def test_the_processor_calls_nothing_that_can_block(
+    store: FaultyStore, tmp_path: Path, caplog: pytest.LogCaptureFixture, turn_audio: bool
+) -> None:
+    async with processing(store, tmp_path, enable_turn_audio=turn_audio) as (processor, clock):
+        with slow_callbacks(caplog), watched() as seen:
+            await process(processor, clock, 8 * 50)
+        assert seen == []
+        assert processor.errors == 0
+
+
+async def test_a_frame_waits_for_nothing(store: FaultyStore, tmp_path: Path) -> None:
+    """It goes on in the very turn of the loop in which it came."""
+    async with processing(store, tmp_path) as (processor, clock):
+        turned: list[None] = []
+        asyncio.get_running_loop().call_soon(turned.append, None)
+        await process(processor, clock, 100)
+        assert not turned
+        await asyncio.sleep(0)
+        assert turned
+
+
+async def test_a_frame_makes_no_task_and_no_timer(
+    store: FaultyStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with processing(store, tmp_path) as (processor, clock):
+        loop = asyncio.get_running_loop()
+        made: list[str] = []
+        for name in ("create_task", "call_soon", "call_at", "call_later", "call_soon_threadsafe"):
+            monkeypatch.setattr(loop, name, lambda *_, name=name, **__: made.append(name))
+        await process(processor, clock, 100)
+        monkeypatch.undo()
+        assert made == []
+
+
+async def test_a_frame_leaves_nothing_behind(store: FaultyStore, tmp_path: Path) -> None:
+    async with processing(store, tmp_path) as (processor, clock):
+        await process(processor, clock, 50)
+        gc.collect()
+        gc.disable()  # it would take away what was left
+        try:
+            before = gc.get_count()[0], sys.getallocatedblocks()
+            await process(processor, clock, 200)
+            after = gc.get_count()[0], sys.getallocatedblocks()
+        finally:
+            gc.enable()
+        assert after[0] - before[0] < 40  # of 400 frames
+        assert after[1] - before[1] < 40
+
+
+async def test_a_frames_audio_is_copied_into_the_journal_alone(
+    store: FaultyStore, tmp_path: Path
+) -> None:
+    async with processing(store, tmp_path) as (processor, clock):
+        await process(processor, clock, 50)
+        long = InputAudioRawFrame(AUDIO * 50, RATE, 1), TTSAudioRawFrame(AUDIO * 50, RATE, 1)
+        tracemalloc.start()
+        try:
+            for frame in long * 5:
+                clock.advance(0.5)
+                tracemalloc.reset_peak()
+                before, _ = tracemalloc.get_traced_memory()
+                await processor.process_frame(frame, FrameDirection.DOWNSTREAM)
+                _, peak = tracemalloc.get_traced_memory()
+                assert peak - before < len(frame.audio) // 2
+        finally:
+            tracemalloc.stop()
+
+
+async def test_a_frame_takes_so_few_calls(store: FaultyStore, tmp_path: Path) -> None:
+    """Of Python's functions, from the processor to where the session takes over."""
+    async with processing(store, tmp_path) as (processor, clock):
+        await process(processor, clock, 50)
+        ours: Counter[str] = Counter()
+        pipecats: Counter[str] = Counter()
+
+        def count(frame: FrameType, event: str, _: object) -> None:
+            code = frame.f_code
+            if event == "call" and "/recorder/pipecat/" in code.co_filename:
+                ours[code.co_name] += 1
+            elif event == "call" and frame.f_locals.get("self") is processor:
+                pipecats[code.co_name] += 1
+
+        sys.setprofile(count)
+        try:
+            await process(processor, clock, 50)
+        finally:
+            sys.setprofile(None)
+    assert sum(ours.values()) <= 10 * 50  # of both frames
+    assert pipecats == {"next": 2 * 50}
 
 
 async def test_a_frame_leaves_nothing_in_memory(store: FaultyStore, tmp_path: Path) -> None:
