@@ -488,9 +488,7 @@ class Delivery:
         self._add_track_outputs()
         steps = [self._fix_length(), *(output.prepare(samples) for output in self._outputs)]
         fixed, *prepared = await asyncio.gather(*steps, return_exceptions=True)
-        if isinstance(
-            fixed, StoreError
-        ):  # maybe for want of the time that an output's trouble took
+        if isinstance(fixed, StoreError):  # maybe for want of time that an output's trouble took
             raise next(iter(self._troubles()), fixed) from fixed
         _raise_first([fixed, *prepared])
         steps = [output.finish(samples) for output in self._outputs]

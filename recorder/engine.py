@@ -9,6 +9,7 @@ from collections.abc import Callable, Coroutine
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, TypeVar
 
+from recorder import switching
 from uploader.errors import BotRecorderError
 
 T = TypeVar("T")
@@ -33,6 +34,7 @@ class Engine:
         self._workers = ThreadPoolExecutor(WORKER_THREADS, thread_name_prefix="recorder-worker")
         self._thread = threading.Thread(target=self._run, name="recorder-engine", daemon=True)
         self._thread.start()
+        switching.shorten()
 
     def _run(self) -> None:
         asyncio.set_event_loop(self._loop)
@@ -101,6 +103,7 @@ class Engine:
         self._thread.join()
         self._workers.shutdown()
         self._loop.close()
+        switching.restore()
 
     async def _cancel_all(self) -> None:
         tasks = asyncio.all_tasks() - {asyncio.current_task()}

@@ -26,6 +26,7 @@ from aiobotocore.credentials import AioCredentials
 from botocore import exceptions as boto
 from botocore.auth import AUTH_TYPE_MAPS, S3SigV4Auth
 from botocore.parsers import ResponseParserError
+from botocore.utils import determine_content_length
 
 from uploader.errors import (
     AccessDenied,
@@ -53,6 +54,10 @@ DEFAULT_REGION = "us-east-1"
 _NO_CREDENTIALS = (
     "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, name a profile, or run with a role"
 )
+
+
+SMALL_BYTES = 64 * 1024
+"""A body up to so long is sent with its request's head, before the server has said a word."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +121,7 @@ async def connect(
     clock = SigningClock()
     async with session.client("s3", endpoint_url=endpoint_url, config=config) as client:
         client.meta.events.register("before-call.s3", _stay_in_region)
+        client.meta.events.register_last("before-call.s3", _send_small_unasked)
         choose: Any = functools.partial(_choose, clock)  # the stubs know of no answers to events
         client.meta.events.register_first("choose-signer.s3", choose)
         _resolve_for_all_keys(client)
@@ -141,6 +147,17 @@ def _stay_in_region(params: dict[str, Any], **_: object) -> None:
     shows as slowness and transfer costs.
     """
     params["context"].setdefault("s3_redirect", {})["redirected"] = True
+
+
+def _send_small_unasked(params: dict[str, Any], **_: object) -> None:
+    """Do not ask first whether a small body may be sent (`Expect: 100-continue`): a round trip.
+
+    Of a large one it is asked: a refusal is heard before the connection is cut off in mid-body.
+    """
+    if "Expect" in params["headers"]:
+        length = determine_content_length(params["body"])
+        if length is not None and length <= SMALL_BYTES:
+            del params["headers"]["Expect"]
 
 
 def _resolve_for_all_keys(client: S3Client) -> None:

@@ -259,3 +259,13 @@ async def test_an_endpoint_is_found_once_for_all_keys(server: ScriptedServer) ->
     assert [one.path for one in server.requests] == [
         f"/calls/prefix/object-{number}" for number in range(5)
     ]
+
+
+@pytest.mark.parametrize(("size", "asked"), [(65_536, False), (65_537, True)])
+async def test_small_bodies_are_sent_unasked(
+    server: ScriptedServer, store: S3Store, size: int, asked: bool
+) -> None:
+    await server.scripted(lambda: store.put("object", bytes(size)), stored(b""))
+    await server.scripted(lambda: store.upload_part("object", "id", 1, bytes(size)), stored(b""))
+    assert [one.headers.get("expect") == "100-continue" for one in server.requests] == [asked] * 2
+    assert [len(one.body) for one in server.requests] == [size] * 2
