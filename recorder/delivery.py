@@ -486,11 +486,19 @@ class Delivery:
         if not self.manifest.created:
             await self.open()
         self._add_track_outputs()
-        steps = [self._fix_length(), *(output.prepare(samples) for output in self._outputs)]
-        fixed, *prepared = await asyncio.gather(*steps, return_exceptions=True)
-        if isinstance(fixed, StoreError):  # maybe for want of time that an output's trouble took
-            raise next(iter(self._troubles()), fixed) from fixed
-        _raise_first([fixed, *prepared])
+        parts = asyncio.gather(
+            *(output.prepare(samples) for output in self._outputs), return_exceptions=True
+        )
+        try:
+            await self._fix_length()
+        except StoreError as error:  # maybe for want of the time that an output's trouble took
+            await parts
+            raise next(iter(self._troubles()), error) from error
+        except BaseException:  # who was taken over sends nothing more
+            parts.cancel()
+            await asyncio.wait([parts])
+            raise
+        _raise_first(await parts)
         steps = [output.finish(samples) for output in self._outputs]
         if "turns" in self.plan.outputs:
             steps.append(self._clips.deliver(samples))
