@@ -346,10 +346,7 @@ class Delivery:
                     refused = None
                 await _first_of(parts, self._more)
         finally:
-            parts.cancel()
-            await asyncio.wait([parts])
-            if not parts.cancelled():
-                parts.exception()  # of a cancel: seen, or else it is complained of
+            await _ended(parts)
         return [refused, *parts.result()]
 
     async def _try_chunks(self) -> Exception | None:
@@ -495,8 +492,7 @@ class Delivery:
             await parts
             raise next(iter(self._troubles()), error) from error
         except BaseException:  # who was taken over sends nothing more
-            parts.cancel()
-            await asyncio.wait([parts])
+            await _ended(parts)
             raise
         _raise_first(await parts)
         steps = [output.finish(samples) for output in self._outputs]
@@ -604,7 +600,9 @@ async def _first_of(future: asyncio.Future[Any], event: asyncio.Event) -> None:
         waiting.cancel()
 
 
-async def _ended(task: asyncio.Future[None]) -> None:
-    task.cancel()
-    with suppress(asyncio.CancelledError):
-        await task
+async def _ended(work: asyncio.Future[Any]) -> None:
+    """Cancel work, and wait until it has ended."""
+    work.cancel()
+    await asyncio.wait([work])
+    if not work.cancelled():
+        work.exception()  # seen, or else it is complained of

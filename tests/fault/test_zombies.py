@@ -6,6 +6,7 @@ It can neither change nor replace what was finished, and loses nothing: its late
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 from pathlib import Path
 from typing import Any
@@ -384,7 +385,9 @@ async def test_a_chunks_file_goes_only_when_a_manifest_of_its_owner_lists_it(
         assert (await call.stop()).state is State.COMPLETED
 
 
-async def test_an_owner_that_was_taken_over_sends_no_more_parts(tmp_path: Path) -> None:
+async def test_an_owner_that_was_taken_over_sends_no_more_parts(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     clock, store = VirtualClock(), FaultyStore(LocalStore(tmp_path / "bucket"))
 
     async def hold(op: str, key: str, done: bool) -> None:
@@ -406,3 +409,5 @@ async def test_an_owner_that_was_taken_over_sends_no_more_parts(tmp_path: Path) 
     assert result.state is State.PENDING
     assert "upload_part" not in [op for op, _, _ in store.log]
     assert manifest(tmp_path) == taken
+    gc.collect()
+    assert "never retrieved" not in caplog.text
