@@ -60,6 +60,7 @@ class SessionBackstage:
         self._session: Session | None = None
         self._tasks: set[asyncio.Task[Any]] = set()
         self._busy = False
+        self._quiet_until = 0.0
         self._all_sealed = asyncio.Event()
         self._hurried = asyncio.Event()
         self._said = ""
@@ -72,13 +73,34 @@ class SessionBackstage:
         self._session = session
         self._spawn(self.delivery.run())
 
-    def tick(self, now: float) -> None:
-        """Look, some times a second, whether there is something to do; never waits."""
+    def tick(self, now: float) -> float | None:
+        """Look, some times a second, whether there is something to do; never waits.
+
+        Returns:
+            For how many seconds sealing has been due, or 0 for what is less urgent: `go_on` does
+            it. None if nothing is.
+        """
+        session = self._session
+        if session is None or session.ended or self._busy:
+            return None
+        if session.needs_preparing:
+            self._spawn(self._engine.in_thread(session.prepare))
+        seconds = now - session.zero
+        if seconds < self._quiet_until:
+            return None
+        due, open_chunk = self._next_seal(), self.delivery.open_chunk
+        if seconds >= due:
+            return seconds - due
+        if open_chunk.due(seconds):
+            return 0.0
+        self._quiet_until = min(due, open_chunk.next_look())
+        return None
+
+    def go_on(self, now: float) -> None:
+        """Begin what `tick` has just found due."""
         session = self._session
         if session is None or session.ended or self._busy:
             return
-        if session.needs_preparing:
-            self._spawn(self._engine.in_thread(session.prepare))
         if now - session.zero >= self._next_seal():
             self._busy = True
             self._spawn(self._seal_due())

@@ -79,53 +79,72 @@ class ChunkReader:
         if not self._chunks or end > self._chunks[-1].end:
             raise IndexError(f"samples [{start}, {end}) are not sealed")
         index = bisect_right(self._chunks, start, key=_first_sample) - 1
-        covering = []
+        wanted: list[tuple[Chunk, int, int]] = []
         while index < len(self._chunks) and self._chunks[index].first_sample < end:
-            covering.append(self._chunks[index])
+            chunk = self._chunks[index]
+            first, last = max(start, chunk.first_sample), min(end, chunk.end)
+            wanted.append((chunk, first - chunk.first_sample, last - chunk.first_sample))
             index += 1
         # Tracks only ever join, so the last chunk names all there are.
-        tracks = covering[-1].tracks
-        samples = np.zeros((len(tracks), end - start), dtype=np.int16)
-        for chunk in covering:
-            first, last = max(start, chunk.first_sample), min(end, chunk.end)
-            begin, until = first - chunk.first_sample, last - chunk.first_sample
-            part = await self._rows(chunk, begin, until)
-            samples[: len(chunk.tracks), first - start : last - start] = part
-        return Planes(samples, tracks)
+        tracks = wanted[-1][0].tracks
 
-    async def _rows(self, chunk: Chunk, begin: int, until: int) -> Samples:
+        def from_files() -> list[Samples | None]:
+            rows = [self._from_file(*one) for one in wanted]
+            there = [row for row in rows if row is not None]
+            return [_joined(there, len(tracks))] if len(there) == len(rows) else rows
+
+        rows = await self.in_thread(from_files)
+        if len(rows) == 1 and rows[0] is not None:
+            return Planes(rows[0], tracks)
+        found = [
+            await self._elsewhere(*one) if row is None else row
+            for one, row in zip(wanted, rows, strict=True)
+        ]
+        return Planes(await self.in_thread(lambda: _joined(found, len(tracks))), tracks)
+
+    def _from_file(self, chunk: Chunk, begin: int, until: int) -> Samples | None:
+        """Return a chunk's samples; None if there is no file."""
         if chunk.lost or not chunk.tracks:
             return _silence(chunk, begin, until)
-        path = self._path(chunk)
-
-        def from_file() -> Samples:
-            with path.open("rb") as file:
-                offset = parse_header(file.read(4096)).data_offset
-                width = 2 * len(chunk.tracks)
-                file.seek(offset + begin * width)
-                raw = np.fromfile(file, dtype="<i2", count=(until - begin) * len(chunk.tracks))
-            return raw.reshape(-1, len(chunk.tracks)).T
-
+        width = len(chunk.tracks)
         try:
-            return await self.in_thread(from_file)
+            with self._path(chunk).open("rb") as file:
+                offset = parse_header(file.read(4096)).data_offset
+                file.seek(offset + begin * 2 * width)
+                raw = np.fromfile(file, dtype="<i2", count=(until - begin) * width)
         except (FileNotFoundError, NotADirectoryError):
-            if self._is_lost(chunk):  # by now: the spool was full
-                return _silence(chunk, begin, until)
-            try:
-                body = await self._fetch(chunk)
-            except NoSuchObject:
-                self._gone(chunk.number)
-                return _silence(chunk, begin, until)
-            if crc64nvme(body) != chunk.checksum:
-                raise DamagedChunk(
-                    f"chunk {chunk.number} in the store is not what was recorded",
-                    hint="restore the object from an older version; nothing was replaced",
-                ) from None
+            return None
+        return raw.reshape(-1, width).T
+
+    async def _elsewhere(self, chunk: Chunk, begin: int, until: int) -> Samples:
+        """Return a chunk's samples that has no file: from the store, or silence."""
+        if self._is_lost(chunk):  # by now: the spool was full
+            return _silence(chunk, begin, until)
+        try:
+            body = await self._fetch(chunk)
+        except NoSuchObject:
+            self._gone(chunk.number)
+            return _silence(chunk, begin, until)
+        if crc64nvme(body) != chunk.checksum:
+            raise DamagedChunk(
+                f"chunk {chunk.number} in the store is not what was recorded",
+                hint="restore the object from an older version; nothing was replaced",
+            )
         raw = np.frombuffer(body, dtype="<i2", offset=parse_header(body[:4096]).data_offset)
-        return raw.reshape(-1, len(chunk.tracks))[begin:until].T
+        return raw.reshape(-1, len(chunk.tracks))[begin:until].copy().T  # the rest may go
 
     def _is_lost(self, chunk: Chunk) -> bool:
         return self._chunks[chunk.number - self._chunks[0].number].lost
+
+
+def _joined(rows: list[Samples], tracks: int) -> Samples:
+    """Return samples one behind the other; tracks that joined later are silent before."""
+    samples = np.zeros((tracks, sum(row.shape[1] for row in rows)), dtype=np.int16)
+    at = 0
+    for row in rows:
+        samples[: len(row), at : at + row.shape[1]] = row
+        at += row.shape[1]
+    return samples
 
 
 def _silence(chunk: Chunk, begin: int, until: int) -> Samples:

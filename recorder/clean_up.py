@@ -14,7 +14,7 @@ from uploader.manifest import ManifestFile
 from uploader.store import UploadInfo
 from uploader.upload import Context
 
-MAX_PARALLEL_DELETES = 8
+MAX_PARALLEL_ABORTS = 8
 REFUSALS = (AccessDenied, InvalidRequest, Unsupported)
 
 
@@ -45,7 +45,7 @@ class CleanUp:
         self.leftovers: list[str] = []
         self._plan = plan
         self._context = context
-        self._slots = asyncio.Semaphore(MAX_PARALLEL_DELETES)
+        self._slots = asyncio.Semaphore(MAX_PARALLEL_ABORTS)
 
     async def run(
         self,
@@ -74,7 +74,7 @@ class CleanUp:
             if self._plan.keep_chunks:
                 keys -= {self._plan.chunk_key(chunk) for chunk in chunks}
             if self._context.capabilities.deletes:
-                await self._all(self._delete(key) for key in sorted(keys))
+                await self._delete(sorted(keys))
             else:
                 self._keep(*keys)
             if there is not None:  # to delete what is not there is refused, too
@@ -126,13 +126,15 @@ class CleanUp:
             if isinstance(result, BaseException):
                 raise result
 
-    async def _delete(self, key: str) -> None:
+    async def _delete(self, keys: Sequence[str]) -> None:
+        if not keys:
+            return
         store = self._context.store
-        async with self._slots:
-            try:
-                await self._context.call("delete", lambda: store.delete(key))
-            except REFUSALS:
-                self._keep(key)
+        refused = await self._context.call("delete", lambda: store.delete_many(keys))
+        for error in refused.values():
+            if not isinstance(error, REFUSALS):
+                raise error
+        self._keep(*refused)
 
     async def _chunk_objects(self) -> set[str] | None:
         """Return the keys of chunk objects; None if they may not be listed."""

@@ -191,7 +191,8 @@ class Delivery:
             while not self._stopping:
                 await self._wake.wait()
                 self._wake.clear()
-                await self._deliver_or_report()
+                if not self._stopping:  # or else all that is left goes at once
+                    await self._deliver_or_report()
                 if not self._wake.is_set():
                     self._idle.set()
             self._idle.clear()
@@ -269,15 +270,19 @@ class Delivery:
         sealed = self._contents.sealed_samples
         results = await self._send_sealed(sealed)
         if not self._stopping:
-            await self._write_manifest(State.RECORDING)
+            await self._write_manifest(State.RECORDING, if_new=True)
             if "turns" in self.plan.outputs:
                 await self._clips.deliver(sealed)
         await self._prune()
         await self._engine.in_thread(self.shelf.restock)
         _raise_first(results)
 
-    async def _write_manifest(self, state: State) -> None:
+    async def _write_manifest(self, state: State, *, if_new: bool = False) -> None:
         """Say in the store how things stand.
+
+        Args:
+            state: Of the recording.
+            if_new: Not where it has been said already.
 
         Raises:
             LostOwnership: Somebody else has taken the recording over: nothing is sent any more.
@@ -291,13 +296,15 @@ class Delivery:
             self._concluded = state is not State.RECORDING
             uploaded, marks = self.shelf.sent, self.account.marks()
             try:
-                await self.manifest.write(self.account.document(state, uploaded))
+                document = self.account.document(state, uploaded)
+                written = await self.manifest.write(document, if_new=if_new)
             except LostOwnership as error:
                 self.usurped = error
                 raise
             self.account.noted = uploaded
             self._marks = marks
-            self._written_at = time.monotonic()
+            if written:
+                self._written_at = time.monotonic()
 
     def _is_caught_up(self) -> bool:
         created = self.manifest.created and self.usurped is None
@@ -339,10 +346,7 @@ class Delivery:
                     refused = None
                 await _first_of(parts, self._more)
         finally:
-            parts.cancel()
-            await asyncio.wait([parts])
-            if not parts.cancelled():
-                parts.exception()  # of a cancel: seen, or else it is complained of
+            await _ended(parts)
         return [refused, *parts.result()]
 
     async def _try_chunks(self) -> Exception | None:
@@ -479,13 +483,18 @@ class Delivery:
         if not self.manifest.created:
             await self.open()
         self._add_track_outputs()
-        steps = [self._send_chunks(), *(output.prepare(samples) for output in self._outputs)]
-        _raise_first(await asyncio.gather(*steps, return_exceptions=True))
-        self.account.sealed = True
+        parts = asyncio.gather(
+            *(output.prepare(samples) for output in self._outputs), return_exceptions=True
+        )
         try:
-            await self._write_manifest(State.RECORDING)
+            await self._fix_length()
         except StoreError as error:  # maybe for want of the time that an output's trouble took
+            await parts
             raise next(iter(self._troubles()), error) from error
+        except BaseException:  # who was taken over sends nothing more
+            await _ended(parts)
+            raise
+        _raise_first(await parts)
         steps = [output.finish(samples) for output in self._outputs]
         if "turns" in self.plan.outputs:
             steps.append(self._clips.deliver(samples))
@@ -498,6 +507,15 @@ class Delivery:
             if outcome in (State.COMPLETED, State.COMPLETED_WITH_GAPS):
                 raise
         return outcome
+
+    async def _fix_length(self) -> None:
+        """Send the chunks that are left, then say that there are no more: the fence.
+
+        Parts are on their way meanwhile: who goes on from here compares what the store has of them.
+        """
+        await self._send_chunks()
+        self.account.sealed = True
+        await self._write_manifest(State.RECORDING)
 
     async def _kept(self, result: RecordingResult) -> RecordingResult:
         """Say in the spool, too, why the recording is still there."""
@@ -582,7 +600,9 @@ async def _first_of(future: asyncio.Future[Any], event: asyncio.Event) -> None:
         waiting.cancel()
 
 
-async def _ended(task: asyncio.Future[None]) -> None:
-    task.cancel()
-    with suppress(asyncio.CancelledError):
-        await task
+async def _ended(work: asyncio.Future[Any]) -> None:
+    """Cancel work, and wait until it has ended."""
+    work.cancel()
+    await asyncio.wait([work])
+    if not work.cancelled():
+        work.exception()  # seen, or else it is complained of

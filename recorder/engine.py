@@ -9,6 +9,7 @@ from collections.abc import Callable, Coroutine
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, TypeVar
 
+from recorder import switching
 from uploader.errors import BotRecorderError
 
 T = TypeVar("T")
@@ -21,13 +22,19 @@ class RecorderClosed(BotRecorderError):
 
 
 class Engine:
-    """Runs coroutines on its own thread, and blocking work on a few worker threads."""
+    """Runs coroutines on its own thread, and blocking work on a few worker threads.
+
+    Attributes:
+        working: How many pieces of blocking work are under way, or wait for a worker.
+    """
 
     def __init__(self) -> None:
+        self.working = 0
         self._loop = asyncio.new_event_loop()
         self._workers = ThreadPoolExecutor(WORKER_THREADS, thread_name_prefix="recorder-worker")
         self._thread = threading.Thread(target=self._run, name="recorder-engine", daemon=True)
         self._thread.start()
+        switching.shorten()
 
     def _run(self) -> None:
         asyncio.set_event_loop(self._loop)
@@ -70,6 +77,7 @@ class Engine:
         is not used by anybody any more.
         """
         work = self._loop.run_in_executor(self._workers, function, *args)
+        self.working += 1
         try:
             return await asyncio.shield(work)
         except asyncio.CancelledError:
@@ -78,6 +86,8 @@ class Engine:
                     await asyncio.wait((work,))
             _look_at(work)
             raise
+        finally:
+            self.working -= 1
 
     def wake(self, callback: Callable[[], object]) -> None:
         """Call `callback` on the engine's loop soon; from any thread. Once closed, do nothing."""
@@ -93,6 +103,7 @@ class Engine:
         self._thread.join()
         self._workers.shutdown()
         self._loop.close()
+        switching.restore()
 
     async def _cancel_all(self) -> None:
         tasks = asyncio.all_tasks() - {asyncio.current_task()}

@@ -64,6 +64,11 @@ class OpenChunk:
             return False
         return seconds >= end / plan.sample_rate + plan.hold_back_seconds
 
+    def next_look(self) -> float:
+        """Return before when it is not due, in seconds after the recording's start."""
+        plan, end = self._account.plan, self._end()
+        return math.inf if end <= self._until else end / plan.sample_rate + plan.hold_back_seconds
+
     async def send(self, render: Callable[[int], Awaitable[tuple[Chunk, bytes] | None]]) -> None:
         """Send it, if it is settled; where that fails, the chunk itself is the next try.
 

@@ -120,23 +120,30 @@ class OutputSource:
             StoreError: A chunk that is not here any more cannot be read from the store.
         """
         header_bytes, width = self._container.header_bytes, self._frame_bytes
-        body = bytearray()
+        head = b""
         if start < header_bytes:
             if total is None:
                 raise ValueError("the header is written when the length is known")
             samples = (total - header_bytes) // width
             header = self._container.header(samples, self._sample_rate, self._spec.channels)
-            body += header[start:end]
+            head = header[start:end]
         first = max(start, header_bytes) - header_bytes
         last = max(end, header_bytes) - header_bytes
-        if first < last:
-            begin, until = first // width, -(-last // width)
-            origin = self._spec.first_sample
-            planes = await self._reader.read(origin + begin, origin + until)
-            view = await self._reader.in_thread(lambda: self._pcm(planes))
-            body += view[first - begin * width : last - begin * width]
-        return body
+        if first >= last:
+            return head
+        begin, until = first // width, -(-last // width)
+        origin = self._spec.first_sample
+        planes = await self._reader.read(origin + begin, origin + until)
+        skipped = first - begin * width
+        return await self._reader.in_thread(
+            lambda: self._laid_out(head, planes, skipped, last - first)
+        )
 
-    def _pcm(self, planes: Planes) -> memoryview:
-        pcm = np.ascontiguousarray(self._spec.render(planes), dtype="<i2")
-        return pcm.data.cast("B")
+    def _laid_out(self, head: bytes, planes: Planes, skipped: int, size: int) -> bytearray:
+        """Return `head` and the planes' bytes [skipped, skipped + size) as the layout has them."""
+        pcm = np.ascontiguousarray(self._spec.render(planes), dtype="<i2").reshape(-1)
+        body = bytearray(len(head) + size)
+        body[: len(head)] = head
+        # By numpy, which lets other threads have the interpreter meanwhile.
+        np.frombuffer(body, np.uint8)[len(head) :] = pcm.view(np.uint8)[skipped : skipped + size]
+        return body

@@ -27,7 +27,12 @@ from uploader.errors import BotRecorderError
 from uploader.manifest import KeyTaken, LostOwnership, ManifestFile, Stored
 from uploader.upload import Context
 
-MAX_AT_ONCE = 4
+MAX_AT_ONCE = 16
+"""Recordings: each waits for one small request after the other, most of the time."""
+
+MAX_BESIDE_CALLS = 4
+"""The same where live recordings want the budget and the threads, too."""
+
 DURABLE = (State.COMPLETED, State.COMPLETED_WITH_GAPS)
 TURNS = 3
 """How often one recording is looked at again where somebody else changed it meanwhile."""
@@ -122,7 +127,7 @@ class SpoolRecovery:
         in_thread = self._depot.engine.in_thread
         if not dry_run:
             await in_thread(remove_abandoned, self._root)
-        slots = asyncio.Semaphore(MAX_AT_ONCE)
+        slots = asyncio.Semaphore(MAX_BESIDE_CALLS if patient else MAX_AT_ONCE)
         found: list[Recovered] = []
 
         async def one(name: str) -> None:

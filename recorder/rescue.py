@@ -30,7 +30,7 @@ from uploader.manifest import MANIFEST, LostOwnership, ManifestFile, Stored
 from uploader.store import ObjectInfo, UploadInfo
 from uploader.upload import Context
 
-MAX_AT_ONCE = 4
+MAX_AT_ONCE = 8
 BUSY_DAYS = 2
 EMPTY_BYTES = 4096
 QUIET_DAY_SECONDS = 3600.0

@@ -37,6 +37,7 @@ from recorder.speakers import Track, check_tracks
 from recorder.spool import RecordingExists, Spool, spool_bytes
 from recorder.starting import Emit, OnEvent, Starting, handing_over
 from recorder.stores import make_store
+from recorder.ticker import Ticker
 from uploader.budget import ByteBudget
 from uploader.clock import Clock, SystemClock
 from uploader.errors import BotRecorderError, StoreError, TransientError
@@ -45,7 +46,6 @@ from uploader.probe import Capabilities, probe
 from uploader.retry import AttemptFailed, Deadline, Retrier, RetryPolicy
 from uploader.store import Store
 
-TICK_SECONDS = 0.1
 TELL_AFTER_ATTEMPTS = 3
 """Failed attempts in a row at one request before the user is told; every one is logged."""
 
@@ -344,7 +344,8 @@ class Recorder:
         await self.store.__aenter__()
         self._probed = asyncio.Event()
         self._probing = asyncio.ensure_future(self._probe())
-        self._ticker = asyncio.ensure_future(self._tick())
+        ticker = Ticker(self._sessions, self.clock.monotonic, settings.chunk_seconds)
+        self._ticker = asyncio.ensure_future(ticker.run())
         self._depot = Depot(
             settings,
             self.clock,
@@ -433,20 +434,6 @@ class Recorder:
         found = await self.engine.in_thread(spool_bytes, self.settings.spool_dir)
         if self._quota.used == counted:  # or else the next look is another try
             self._quota.correct(found - counted)
-
-    async def _tick(self) -> None:
-        """One timer for all sessions."""
-        while True:
-            now = self.clock.monotonic()
-            for backstage in list(self._sessions):
-                try:
-                    backstage.tick(now)
-                    if not backstage.alive:
-                        self._sessions.discard(backstage)
-                        await backstage.close(0)
-                except Exception as error:  # one session's trouble must not stop all others
-                    logger.opt(exception=error).error("a session's timer failed: {}", error)
-            await asyncio.sleep(TICK_SECONDS)
 
     async def _shut(self, seconds: float) -> None:
         # What is opening or starting just now belongs to nobody any more, whose cancel led here.

@@ -180,7 +180,7 @@ class Settings(BaseSettings):
         "Their format", " or ".join(container_names()), "wav"
     )
     part_bytes: _ByteCount = size(
-        "Size of an upload's parts", 8 * MIB, MIN_PART_BYTES, MAX_PART_BYTES
+        "Size of an upload's parts", 5 * MIB, MIN_PART_BYTES, MAX_PART_BYTES
     )
     inflight_bytes: _ByteCount = size(
         "Audio held in memory for uploads, all recordings of the process together",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from typing import Any
 
@@ -44,9 +45,10 @@ class TurnClips:
                 track = self._timeline.tracks[turn.track].name
                 spec = turn_output(turn.number, track, first, self._plan.container)
                 self._clips[turn.number] = self._make(spec), turn.end
-        for clip, end in self._clips.values():
-            if not clip.completed:
-                await clip.finish(end)
+        left = [clip.finish(end) for clip, end in self._clips.values() if not clip.completed]
+        for failed in await asyncio.gather(*left, return_exceptions=True):
+            if failed is not None:
+                raise failed
 
     def first_sample(self, turn: Turn) -> int:
         """Return where a turn's clip begins: before it by the pre-roll, not into the one before."""

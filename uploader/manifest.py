@@ -10,6 +10,9 @@ What the document says beside its own five fields is the caller's. Those fields 
 
 Every write is conditional on the one before. Losing that condition means one of two things, told
 apart by reading: the write was ours and its answer was lost, or somebody else owns the recording.
+
+The document is JSON, a line for each field and for each item of a list of objects: a person can
+read it, and the encoder holds the interpreter's lock no longer than for a line.
 """
 
 from __future__ import annotations
@@ -20,6 +23,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+from uploader.checksum import crc64nvme
 from uploader.errors import BotRecorderError, NoSuchObject, PreconditionFailed
 from uploader.store import ObjectAttributes, ObjectInfo
 from uploader.upload import Context
@@ -76,6 +80,7 @@ class ManifestFile:
         self._epoch = 1
         self._revision = 0
         self._etag: str | None = None
+        self._said: int | None = None
 
     async def create(self, content: Mapping[str, Any]) -> None:
         """Write the first version; nothing may be there.
@@ -88,7 +93,8 @@ class ManifestFile:
         conditional = context.capabilities.conditional_writes
         if not conditional and context.capabilities.head and await self._exists():
             raise self._taken()
-        body = self._encode(content, 1)
+        said = encode(content)
+        body = self._body(said, 1)
         try:
             info = await context.call(
                 "put_manifest",
@@ -101,6 +107,7 @@ class ManifestFile:
                 raise self._taken() from error
             self._etag = stored.etag
         self._revision = 1
+        self._said = crc64nvme(said)
         self.created = True
 
     async def take_over(self, stored: Stored, changes: Mapping[str, Any] | None = None) -> None:
@@ -122,19 +129,36 @@ class ManifestFile:
         await self.write({**content, **(changes or {})})
         self.created = True
 
-    async def write(self, content: Mapping[str, Any]) -> None:
+    async def write(self, content: Mapping[str, Any], *, if_new: bool = False) -> bool:
         """Replace the document by the next version of it.
+
+        Args:
+            content: All but its own fields.
+            if_new: Write nothing where that is what this owner has said last.
+
+        Returns:
+            Whether it was written.
 
         Raises:
             LostOwnership: Somebody else has written it since.
             StoreError: Refused, or not to be had before the deadline.
         """
+        said = encode(content)
+        checksum = crc64nvme(said)
+        if if_new and checksum == self._said:
+            return False
+        self._said = None
+        await self._replace(said)
+        self._said = checksum
+        return True
+
+    async def _replace(self, said: bytes) -> None:
         context = self._context
         conditional = context.capabilities.conditional_writes
         while True:
             # A write given up on may still have landed: its revision is never used again.
             self._revision += 1
-            body = self._encode(content, self._revision)
+            body = self._body(said, self._revision)
             etag = self._etag if conditional else None
             try:
                 info = await context.call("put_manifest", partial(self._put, body, etag))
@@ -157,15 +181,16 @@ class ManifestFile:
     async def _put(self, body: bytes, etag: str | None) -> ObjectInfo:
         return await self._context.store.put(self.key, body, ATTRIBUTES, if_match=etag)
 
-    def _encode(self, content: Mapping[str, Any], revision: int) -> bytes:
-        document = {
-            "version": VERSION,
-            "owner": self._owner,
-            "epoch": self._epoch,
-            "revision": revision,
-            **content,
-        }
-        return json.dumps(document, indent=1).encode()
+    def _body(self, said: bytes, revision: int) -> bytes:
+        own = encode(
+            {
+                "version": VERSION,
+                "owner": self._owner,
+                "epoch": self._epoch,
+                "revision": revision,
+            }
+        )
+        return b"{\n" + own + (b",\n" + said if said else b"") + b"\n}\n"
 
     async def read(self) -> Stored | None:
         """Return what the store holds, or None for nothing.
@@ -199,6 +224,21 @@ class ManifestFile:
             f"a recording exists already at {self._context.store.url(self.key)}",
             hint="give every recording its own id, or none to have one made",
         )
+
+
+def encode(content: Mapping[str, Any]) -> bytes:
+    """Return the fields of a JSON object as lines, without the braces round them."""
+    fields = [f" {_json(name)}: {_value(value)}" for name, value in content.items()]
+    return ",\n".join(fields).encode()
+
+
+def _value(value: object) -> str:
+    if isinstance(value, list) and value and isinstance(value[0], dict):
+        return "[\n  " + ",\n  ".join(_json(item) for item in value) + "\n ]"
+    return _json(value)
+
+
+_json = json.JSONEncoder().encode
 
 
 def parse(body: bytes, key: str) -> dict[str, Any]:

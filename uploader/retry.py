@@ -218,6 +218,32 @@ class Retrier:
             raise _too_late(op, "not attempted, the deadline has passed", OutOfTime)
         call = _Call(op, deadline, log, on_attempt_failed, counts)
 
+        try:
+            try:
+                result = await self._attempt(call, fn)
+            except StoreError as error:
+                result = await self._go_on(call, fn, error)
+        except StoreError as error:
+            counts.failures += 1
+            if call.told < call.attempt:
+                call.failed(error, None)
+            raise
+        if call.attempt > 1:
+            log.info("{op} succeeded at attempt {attempt}", op=op, attempt=call.attempt)
+        return result
+
+    async def _go_on(
+        self, call: _Call, fn: Callable[[], Awaitable[T]], error: StoreError | None
+    ) -> T:
+        """Try again, if it is of use, after a first attempt that ended in `error`."""
+
+        async def attempt() -> T:
+            nonlocal error
+            if (first := error) is not None:
+                error = None
+                raise first
+            return await self._attempt(call, fn)
+
         def wait(state: tenacity.RetryCallState) -> float:
             return self._wait_seconds(state, call)
 
@@ -238,15 +264,7 @@ class Retrier:
             before_sleep=before_sleep,
             reraise=True,
         )
-        try:
-            result: T = await retrying(self._attempt, call, fn)
-        except StoreError as error:
-            counts.failures += 1
-            if call.told < call.attempt:
-                call.failed(error, None)
-            raise
-        if call.attempt > 1:
-            log.info("{op} succeeded at attempt {attempt}", op=op, attempt=call.attempt)
+        result: T = await retrying(attempt)
         return result
 
     async def _attempt(self, call: _Call, fn: Callable[[], Awaitable[T]]) -> T:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Self, cast
 from urllib.parse import urlencode
 
 from uploader import checksum as crc
-from uploader import limits
+from uploader import limits, s3_deletes
 from uploader.errors import (
     AccessDenied,
     ChecksumError,
@@ -25,6 +25,7 @@ from uploader.errors import (
     NoSuchUpload,
     StoreError,
     TransientError,
+    Unsupported,
 )
 from uploader.s3_answers import confirmed, info_of, newest_parts, unquoted, written_etag
 from uploader.s3_client import DEFAULT_REGION, Connection, connect, requesting, translated
@@ -36,6 +37,7 @@ from uploader.store import (
     Part,
     Store,
     UploadInfo,
+    refused,
 )
 
 if TYPE_CHECKING:
@@ -106,6 +108,7 @@ class S3Store(Store):
         self._connection: Connection | None = None
         self._stack = contextlib.AsyncExitStack()
         self._bucket_seen = False
+        self._takes_batches = True
 
     def url(self, key: str) -> str:
         """Return the object's `s3://` URL."""
@@ -236,6 +239,30 @@ class S3Store(Store):
         with contextlib.suppress(NoSuchObject):
             async with self._request("delete", key):
                 await self._client.delete_object(Bucket=self.bucket, Key=self.prefix + key)
+
+    async def delete_many(self, keys: Sequence[str]) -> dict[str, StoreError]:
+        """See `Store.delete_many`. One by one where the server, or a policy, takes no batches."""
+        for key in keys:
+            limits.check_key("delete", key, prefix=self.prefix)
+        if len(keys) > 1 and self._takes_batches:
+            try:
+                return refused(await self._delete_batches(keys))
+            except (AccessDenied, ChecksumError, InvalidRequest, Unsupported) as error:
+                # Of a permission, the next recording's objects may have another.
+                self._takes_batches = isinstance(error, AccessDenied)
+        return await super().delete_many(keys)
+
+    async def _delete_batches(self, keys: Sequence[str]) -> dict[str, StoreError]:
+        failed: dict[str, StoreError] = {}
+        for batch in s3_deletes.batches(keys, self.prefix):
+            async with self._request("delete", keys[0]):
+                answer = await self._client.delete_objects(
+                    Bucket=self.bucket, Delete=cast("Any", batch)
+                )
+            failed |= s3_deletes.failures(
+                answer, self.prefix, bucket=self.bucket, region=self.region
+            )
+        return failed
 
     async def create_multipart(self, key: str, attributes: ObjectAttributes | None = None) -> str:
         """See `Store.create_multipart`."""

@@ -15,12 +15,15 @@ Common to all methods:
 
 from __future__ import annotations
 
+import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from types import TracebackType
 from typing import Self
+
+from uploader.errors import NoSuchBucket, StoreError, WrongRegion
 
 Body = bytes | bytearray
 """What is sent: one contiguous buffer, not changed by anyone until the call has ended."""
@@ -30,6 +33,9 @@ MIN_PART_BYTES = 5 * 1024**2  # every part but the last
 MAX_PART_BYTES = 5 * 1024**3
 MAX_PARTS = 10_000
 MAX_PUT_BYTES = 5 * 1024**3
+
+MAX_PARALLEL_DELETES = 8
+"""Single deletes under way at a time, where many are asked for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,6 +207,33 @@ class Store(ABC):
     async def delete(self, key: str) -> None:
         """Delete an object. One that is not there is no error."""
 
+    async def delete_many(self, keys: Sequence[str]) -> dict[str, StoreError]:
+        """Delete any number of objects in few requests. One that is not there is no error.
+
+        Args:
+            keys: Which; each is tried, whatever becomes of the others.
+
+        Returns:
+            What was refused, by key: those objects may still be there.
+
+        Raises:
+            TransientError: Some may still be there for no lasting reason; call again with all.
+            NoSuchBucket: There is nothing to delete from.
+            WrongRegion: Nor was it looked for in the right place.
+        """
+        slots = asyncio.Semaphore(MAX_PARALLEL_DELETES)
+
+        async def one(key: str) -> StoreError | None:
+            async with slots:
+                try:
+                    await self.delete(key)
+                except StoreError as error:
+                    return error
+            return None
+
+        answers = await asyncio.gather(*(one(key) for key in keys))
+        return refused(dict(zip(keys, answers, strict=True)))
+
     @abstractmethod
     async def create_multipart(self, key: str, attributes: ObjectAttributes | None = None) -> str:
         """Begin a multipart upload and return its id. Nothing is visible under `key` by it."""
@@ -275,3 +308,12 @@ class Store(ABC):
     @abstractmethod
     async def abort_multipart(self, key: str, upload_id: str) -> None:
         """Drop an upload and its parts. One that is not there is no error."""
+
+
+def refused(answers: Mapping[str, StoreError | None]) -> dict[str, StoreError]:
+    """Return which of many deletes failed; see `Store.delete_many` for what is raised."""
+    failed = {key: error for key, error in answers.items() if error is not None}
+    for error in failed.values():
+        if error.retryable or isinstance(error, NoSuchBucket | WrongRegion):
+            raise error
+    return failed

@@ -44,8 +44,10 @@ async def spool(s3: dict[str, str], root: str, count: int) -> Figures:
     async with recorder:
         for first in range(0, count, BATCH):
             calls = [await recorder.start() for _ in range(min(BATCH, count - first))]
-            for call in calls:
-                await session_feed(call, clock, RATE)(0, SECONDS * 50)
+            feeds = [session_feed(call, clock, RATE) for call in calls]
+            for number in range(SECONDS * 50):  # side by side: they have one clock
+                for feed in feeds:
+                    await feed(number, number + 1)
             for call in calls:
                 call.end()
                 await call.sealed()

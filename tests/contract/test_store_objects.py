@@ -256,6 +256,37 @@ async def test_deleting_what_is_not_there_is_no_error(store: Store) -> None:
     assert await keys(store) == ["folder/object"]
 
 
+async def test_many_are_deleted_and_nothing_else(store: Store) -> None:
+    some = [f"chunks/{number:06d}.wav" for number in range(12)]
+    await asyncio.gather(*(store.put(key, b"bytes") for key in (*some, "chunks/kept", "kept")))
+    assert await store.delete_many([*some, "chunks/never-there"]) == {}
+    assert await store.delete_many(some[:1]) == {}
+    assert await store.delete_many([]) == {}
+    assert sorted(await keys(store)) == ["chunks/kept", "kept"]
+
+
+async def test_more_are_deleted_than_a_request_of_s3_takes(store: Store) -> None:
+    await store.put("chunks/000000.wav", b"bytes")
+    await store.put("chunks/001001.wav", b"bytes")
+    assert await store.delete_many([f"chunks/{number:06d}.wav" for number in range(1002)]) == {}
+    assert await keys(store) == []
+
+
+async def test_odd_keys_are_deleted_together(store: Store) -> None:
+    await asyncio.gather(*(store.put(key, b"bytes") for key in ODD))
+    assert await store.delete_many(ODD) == {}
+    assert await keys(store) == []
+
+
+async def test_of_many_each_key_is_checked(store: Store) -> None:
+    await store.put("object", b"bytes")
+    try:
+        refused = await store.delete_many(["object", "../other"])
+        assert list(refused) == ["../other"]
+    except InvalidRequest:
+        assert await keys(store) == ["object"]
+
+
 ODD = [
     "a b.wav",
     "a'b(1)!*.wav",

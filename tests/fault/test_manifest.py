@@ -49,6 +49,30 @@ async def stored(store: FaultyStore) -> dict[str, object]:
     return parse(await store.inner.get(KEY), KEY)
 
 
+async def test_what_was_said_last_is_not_said_again(store: FaultyStore) -> None:
+    manifest = make(store, "me", attempts=1)
+    await manifest.create({"state": "recording"})
+    assert not await manifest.write({"state": "recording"}, if_new=True)
+    assert await manifest.write({"state": "recording", "chunks": 1}, if_new=True)
+    store.fail("put_manifest", reset("put_manifest"))
+    with pytest.raises(TransientError):
+        await manifest.write({"state": "recording", "chunks": 2}, if_new=True)
+    assert await manifest.write({"state": "recording", "chunks": 1}, if_new=True)  # maybe not there
+    assert not await manifest.write({"state": "recording", "chunks": 1}, if_new=True)
+    assert await manifest.write({"state": "recording", "chunks": 1})  # a sign of life
+
+
+async def test_a_person_can_read_it(store: FaultyStore) -> None:
+    manifest = make(store, "me")
+    chunks = [{"number": 1, "tracks": ["user", "bot"]}, {"number": 2, "tracks": []}]
+    content = {"state": "recording", "chunks": chunks, "turns": [], "pauses": [[1, 2]]}
+    await manifest.create(content)
+    lines = (await store.inner.get(KEY)).decode().splitlines()
+    assert ' "state": "recording",' in lines
+    assert '  {"number": 1, "tracks": ["user", "bot"]},' in lines
+    assert {name: (await stored(store))[name] for name in content} == content
+
+
 async def test_each_write_is_one_revision_more(store: FaultyStore) -> None:
     manifest = make(store, "me")
     await manifest.create({"state": "recording"})

@@ -46,7 +46,7 @@ WHERE = {
     "part 1": Where("upload_part", number=1),
     "complete": Where("complete_multipart"),
     "head": Where("head", "audio.wav"),
-    "delete": Where("delete", "/chunks/"),
+    "delete": Where("delete_many"),
 }
 PHASES = {
     "start": ["probe", "first manifest", "create", "chunk"],

@@ -237,3 +237,35 @@ async def test_connections_are_limited(server: ScriptedServer) -> None:
         server.answers = [stored(b"") for _ in range(6)]
         await asyncio.gather(*(store.put(f"object-{n}", BODY) for n in range(6)))
     assert len(server.requests) == 6
+
+
+async def test_an_endpoint_is_found_once_for_all_keys(server: ScriptedServer) -> None:
+    """What it costs to find it is a fourth of a request: see `s3_client`."""
+    async with open_store(server) as store:
+        found: Any = store._client
+        provider = found._ruleset_resolver._provider
+        looked: list[Any] = []
+        evaluate = provider.ruleset.evaluate
+
+        def counted(parameters: Any) -> Any:
+            looked.append(parameters)
+            return evaluate(parameters)
+
+        provider.ruleset.evaluate = counted
+        for number in range(5):
+            key = f"object-{number}"
+            await server.scripted(lambda key=key: store.put(key, BODY), stored(b""))
+    assert len(looked) == 1
+    assert [one.path for one in server.requests] == [
+        f"/calls/prefix/object-{number}" for number in range(5)
+    ]
+
+
+@pytest.mark.parametrize(("size", "asked"), [(65_536, False), (65_537, True)])
+async def test_small_bodies_are_sent_unasked(
+    server: ScriptedServer, store: S3Store, size: int, asked: bool
+) -> None:
+    await server.scripted(lambda: store.put("object", bytes(size)), stored(b""))
+    await server.scripted(lambda: store.upload_part("object", "id", 1, bytes(size)), stored(b""))
+    assert [one.headers.get("expect") == "100-continue" for one in server.requests] == [asked] * 2
+    assert [len(one.body) for one in server.requests] == [size] * 2

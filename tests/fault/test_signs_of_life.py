@@ -63,11 +63,11 @@ async def test_a_sign_of_life_that_waits_does_not_undo_the_end(tmp_path: Path) -
         late: list[asyncio.Task[None]] = []
         write = delivery.manifest.write
 
-        async def slow(document: dict[str, Any]) -> None:
+        async def slow(document: dict[str, Any], **options: Any) -> bool:
             if document["state"] == "completed":  # it holds the lock that a beat waits for
                 late.append(asyncio.ensure_future(delivery._write_manifest(State.RECORDING)))
                 await asyncio.sleep(0)
-            await write(document)
+            return await write(document, **options)
 
         delivery.manifest.write = slow  # type: ignore[method-assign,assignment]
         result = await call.stop()

@@ -5,6 +5,9 @@ It can neither change nor replace what was finished, and loses nothing: its late
 
 from __future__ import annotations
 
+import asyncio
+import gc
+import json
 from pathlib import Path
 from typing import Any
 
@@ -380,3 +383,31 @@ async def test_a_chunks_file_goes_only_when_a_manifest_of_its_owner_lists_it(
         await call.flush()
         assert not list(chunks.iterdir())
         assert (await call.stop()).state is State.COMPLETED
+
+
+async def test_an_owner_that_was_taken_over_sends_no_more_parts(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    clock, store = VirtualClock(), FaultyStore(LocalStore(tmp_path / "bucket"))
+
+    async def hold(op: str, key: str, done: bool) -> None:
+        if op == "upload_part" and not done:
+            await asyncio.Event().wait()
+
+    settings = settings_in(tmp_path, chunk_seconds=10)
+    async with Recorder(settings, clock=clock, store=store, recover=False) as recorder:
+        call = await recorder.start("call")
+        speak(call, clock, 0, 5)
+        await call.flush()
+        taken = {**manifest(tmp_path), "owner": "somebody else", "epoch": 2}
+        [path] = tmp_path.glob("bucket/dt=*/*/manifest.json")
+        key = str(path.relative_to(tmp_path / "bucket"))
+        await store.inner.put(key, json.dumps(taken).encode())
+        store.hook = hold
+        async with asyncio.timeout(20):  # of the test alone: it would wait for the part
+            result = await call.stop()
+    assert result.state is State.PENDING
+    assert "upload_part" not in [op for op, _, _ in store.log]
+    assert manifest(tmp_path) == taken
+    gc.collect()
+    assert "never retrieved" not in caplog.text

@@ -20,6 +20,7 @@ from calls import FRAME, RATE, settings_in, speak
 from faulty_store import FaultyStore
 from headless import FrameDirection, on_stage
 from pipecat.frames.frames import InputAudioRawFrame, TTSAudioRawFrame
+from rounds import RoundsStore
 
 from recorder import Recorder, Session, VirtualClock
 from recorder.pipecat import RecorderProcessor
@@ -95,6 +96,36 @@ async def test_a_recording_makes_so_many_requests(store: FaultyStore, tmp_path: 
     # Its begin, its upload, its final length, its end; and one or two after each chunk: the timer
     # may have it sealed while it is being sent.
     assert manifests <= 2 * chunks + 4
+
+
+@pytest.mark.parametrize("outputs", [("stereo",), ("stereo", "mono", "tracks")])
+async def test_a_stop_takes_as_many_rounds_however_long_the_call(
+    tmp_path: Path, outputs: tuple[str, ...]
+) -> None:
+    taken = {}
+    for seconds in (CHUNK, SECONDS):
+        clock, folder = VirtualClock(), tmp_path / str(seconds)
+        folder.mkdir()
+        settings = settings_in(folder, chunk_seconds=CHUNK, part_bytes=5 * MIB, outputs=outputs)
+        store = RoundsStore(LocalStore(folder / "bucket"))
+        async with Recorder(settings, clock=clock, store=store, recover=False) as recorder:
+            call = await recorder.start()
+            for begin in range(0, seconds, CHUNK):
+                speak(call, clock, begin, begin + CHUNK)
+                await call.flush()
+            store.count(recorder.engine)
+            result = await call.stop()
+            assert result.durable
+        taken[seconds] = [sorted({op for op, _, _ in one}) for one in store.rounds]
+    assert taken[SECONDS] == taken[CHUNK]
+    assert taken[SECONDS] == [
+        ["put", "upload_part"],
+        ["put_manifest"],  # the length is final
+        ["complete_multipart"],
+        ["head"],
+        ["put_manifest"],  # completed
+        ["delete"],  # nobody waits for it
+    ]
 
 
 @pytest.mark.parametrize("calls", [1, 3])

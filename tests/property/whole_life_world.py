@@ -19,7 +19,7 @@ from loguru import logger
 from whole_life_model import Model
 from whole_life_verdict import Witness
 
-from recorder import Recorder, Session, Settings, VirtualClock, service, shutdown, spool
+from recorder import Recorder, Session, Settings, VirtualClock, shutdown, spool, ticker
 from uploader.local import LocalStore
 
 T = TypeVar("T")
@@ -181,7 +181,7 @@ class World:
         self._runner = asyncio.Runner()
         self._stack = ExitStack()
         # Sealing happens when the test flushes, and at no time of its own.
-        self._stack.enter_context(mock.patch.object(service, "TICK_SECONDS", FOREVER))
+        self._stack.enter_context(mock.patch.object(ticker, "TICK_SECONDS", FOREVER))
         # Nothing here loses power: only processes and whole hosts die.
         self._stack.enter_context(mock.patch.object(os, "fsync"))
         for name in ("recorder", "uploader"):

@@ -3,11 +3,35 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 import threading
 
 import pytest
 
 from recorder.engine import Engine, RecorderClosed
+
+
+def test_threads_take_turns_quickly_while_there_is_an_engine() -> None:
+    before = sys.getswitchinterval()
+    first, second = Engine(), Engine()
+    assert sys.getswitchinterval() == pytest.approx(0.0005)
+    first.close()
+    first.close()
+    assert sys.getswitchinterval() == pytest.approx(0.0005)
+    second.close()
+    assert sys.getswitchinterval() == before
+
+
+@pytest.mark.parametrize("own", [0.0001, 0.002])
+def test_a_program_that_sets_the_interval_itself_is_left_alone(own: float) -> None:
+    before = sys.getswitchinterval()
+    try:
+        engine = Engine()
+        sys.setswitchinterval(own)
+        engine.close()
+        assert sys.getswitchinterval() == pytest.approx(own)
+    finally:
+        sys.setswitchinterval(before)
 
 
 @pytest.mark.parametrize("times", [1, 3])

@@ -51,7 +51,7 @@ def test_a_bucket_is_all_that_must_be_set():
     assert settings.outputs == ("stereo",)
     assert settings.chunk_seconds == 30
     assert settings.chunk_samples == 720_000
-    assert settings.part_bytes == 8 * MIB
+    assert settings.part_bytes == 5 * MIB
     assert settings.spool_dir == Path.home() / ".local/state/bot-recorder/spool"
     assert settings.keep_chunks is False
     assert settings.tags == settings.metadata == {}
@@ -544,5 +544,5 @@ def test_the_table_has_every_setting_in_one_row(monkeypatch):
         assert all(cell.strip() and cell.strip() != "None" for cell in cells)
     assert "elsewhere" not in settings_table()
     assert "| `RECORDER_CHUNK_SECONDS` | `30` |" in settings_table()
-    assert "| `RECORDER_PART_BYTES` | `8MiB` |" in settings_table()
+    assert "| `RECORDER_PART_BYTES` | `5MiB` |" in settings_table()
     assert "| `AWS_REGION`, else `AWS_DEFAULT_REGION` |" in settings_table()

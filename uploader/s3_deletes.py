@@ -1,0 +1,33 @@
+"""Deleting many objects by one request, and what an S3 server answers to that."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from uploader.errors import NoSuchObject, StoreError
+from uploader.s3_errors import Answer, to_error
+
+MAX_KEYS = 1000
+"""Of one request (Amazon S3 API Reference, "DeleteObjects")."""
+
+
+def batches(keys: Sequence[str], prefix: str) -> Iterator[dict[str, Any]]:
+    """Yield what each request names: keys below `prefix`, of which only failures are told."""
+    for start in range(0, len(keys), MAX_KEYS):
+        named = [{"Key": prefix + key} for key in keys[start : start + MAX_KEYS]]
+        yield {"Objects": named, "Quiet": True}
+
+
+def failures(
+    answer: Mapping[str, Any], prefix: str, *, bucket: str, region: str
+) -> dict[str, StoreError]:
+    """Return what an answer says was not deleted, by key, each as a single delete's error."""
+    found: dict[str, StoreError] = {}
+    for told in answer.get("Errors", ()):
+        key = told.get("Key", "")[len(prefix) :]
+        code, message = told.get("Code", ""), told.get("Message", "")
+        error = to_error(Answer("delete", key, bucket, region, code, message, 200, {}))
+        if not isinstance(error, NoSuchObject):
+            found[key] = error
+    return found
