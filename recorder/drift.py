@@ -8,7 +8,8 @@ are about 0.7 % above 500 Hz and 3.6 Hz below (Zwicker and Fastl, Psychoacoustic
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Self
 
 WINDOW_SECONDS = 5.0
 """How far back the least lag is looked for: longer than jitter; drift in it is 2.5 ms at most."""
@@ -61,6 +62,10 @@ class Drift:
     unknown: int = 0
     steady: int = 0
     corrected: int = 0
+
+    def copy(self) -> Self:
+        """Return one of its own that is the same."""
+        return replace(self, minima=self.minima.copy())
 
     def go_on(self, inserted: int) -> None:
         """Go on in another run, which follows one that had so much inserted."""

@@ -5,7 +5,6 @@ A chunk is all tracks as channels of one WAV file, exactly the object it becomes
 
 from __future__ import annotations
 
-import copy
 import json
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -18,7 +17,8 @@ from loguru import logger
 
 from recorder.chunks import OPEN_CHUNK, Chunk
 from recorder.containers import container
-from recorder.journal import JournalReader
+from recorder.journal_format import Rows
+from recorder.journal_reader import JournalReader
 from recorder.plan import Plan
 from recorder.quota import NO_ROOM, SpoolQuota
 from recorder.records import NO_TRACK, Kind, Record
@@ -29,8 +29,9 @@ from recorder.timeline import NS, Timeline
 from uploader.checksum import crc64nvme
 from uploader.errors import BotRecorderError
 
-_WITH_JSON = frozenset((Kind.TRACK, Kind.TURN_END, Kind.LOST, Kind.STOP))
+_WITH_JSON = (Kind.TRACK, Kind.TURN_END, Kind.LOST, Kind.STOP)
 CHECKPOINT = "checkpoint.json"
+CHECKPOINT_VERSION = 2
 RESERVE = "reserve"
 CHECKPOINT_BYTES = 64 * 1024
 """What the reserve has beyond a chunk: it is free again when the checkpoint is written."""
@@ -89,13 +90,19 @@ class Sealer:
         state = self._spool.read_json(CHECKPOINT)
         if state is None:
             return
+        if state.get("version") != CHECKPOINT_VERSION:
+            raise BotRecorderError(
+                f"{self._spool.path / CHECKPOINT} has version {state.get('version')!r}, this "
+                f"program reads {CHECKPOINT_VERSION}",
+                hint="finish the recording with the version that made it",
+            )
         try:
             self.sealed[:] = [
                 Chunk(**{**chunk, "tracks": tuple(chunk["tracks"])}) for chunk in state["sealed"]
             ]
             self.timeline.restore(state["timeline"])
             journal = state["journal"]
-            self._reader = JournalReader(self._spool.journal, journal["segment"], journal["offset"])
+            self._reader = JournalReader(self._spool.journal, journal["segment"], journal["slot"])
             self._last_written_ns = journal["written_ns"]
         except (KeyError, TypeError, ValueError) as error:
             raise BotRecorderError(
@@ -193,7 +200,7 @@ class Sealer:
         self._advance(now_ns)
         timeline, renderer = self.timeline, self._renderer
         if not renderer.ready(end):
-            timeline = copy.deepcopy(timeline)
+            timeline = timeline.copy()
             timeline.advance(timeline.decided_ns, final=True)
             renderer = Renderer(timeline, self._reader.view)
         return renderer.planes(start, end), tuple(state.name for state in timeline.tracks)
@@ -230,10 +237,10 @@ class Sealer:
         self._reader.close()
 
     def _take_in(self) -> None:
-        for record in self._reader.read():
-            payload = self._payload(record) if record.kind in _WITH_JSON else None
-            self.timeline.feed(record, payload)
-            self._last_written_ns = max(self._last_written_ns, record.written_ns)
+        for rows in self._reader.batches():
+            told = np.flatnonzero(np.isin(rows["kind"], _WITH_JSON)).tolist()
+            self.timeline.feed_rows(rows, {index: self._payload(rows, index) for index in told})
+            self._last_written_ns = max(self._last_written_ns, int(rows["written_ns"].max()))
 
     def _advance(self, now_ns: int, *, final: bool = False) -> None:
         self.timeline.advance(now_ns, final=final)
@@ -243,11 +250,13 @@ class Sealer:
         for gap in [gap for gap in lost if gap.end is None and (gap.track, gap.start) in ended]:
             lost.remove(gap)
 
-    def _payload(self, record: Record) -> object:
-        view = self._reader.view(record.segment)
+    def _payload(self, rows: Rows, index: int) -> object:
+        row = rows[index]
+        view = self._reader.view(int(row["segment"]))
         if view is None:
-            raise LookupError(f"journal segment {record.segment} is gone while it is read")
-        return json.loads(bytes(view[record.offset : record.offset + record.length]))
+            raise LookupError(f"journal segment {row['segment']} is gone while it is read")
+        offset = int(row["offset"])
+        return json.loads(bytes(view[offset : offset + int(row["length"])]))
 
     def _next_end(self) -> int | None:
         start, length = self.sealed_samples, self.timeline.length
@@ -296,7 +305,7 @@ class Sealer:
         """
         timeline = self.timeline
         document = {
-            "version": 1,
+            "version": CHECKPOINT_VERSION,
             # Before the gaps: a chunk that is lost by now has its gap among them.
             "sealed": [asdict(chunk) for chunk in self.sealed],
             "timeline": timeline.state(),
@@ -325,10 +334,10 @@ class Sealer:
         And when the newest record was written: a recording that is cut off ends there.
         """
         record = self.timeline.oldest_pending
-        segment, offset = self._reader.segment, self._reader.offset
+        segment, slot = self._reader.segment, self._reader.slot
         if record is not None:
-            segment, offset = record.segment, record.begin
-        return {"segment": segment, "offset": offset, "written_ns": self._last_written_ns}
+            segment, slot = record.segment, record.slot
+        return {"segment": segment, "slot": slot, "written_ns": self._last_written_ns}
 
 
 def _mark(kind: Kind, at_ns: int) -> Record:

@@ -15,7 +15,8 @@ from loguru import logger
 
 from recorder import events
 from recorder.encodings import ENCODINGS, Encoding, decoded
-from recorder.journal import MAX_PAYLOAD, JournalWriter
+from recorder.journal import JournalWriter
+from recorder.journal_format import MAX_PAYLOAD
 from recorder.names import InvalidName, check_participant, check_track
 from recorder.quota import SpoolFull
 from recorder.records import NO_TRACK, Kind, Record
