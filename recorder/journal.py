@@ -79,6 +79,13 @@ class Lane:
         self._form = form(Kind.AUDIO, self._track, sample_rate, channels)
         self._check = check(self._form, length)
 
+    def resize(self, length: int) -> bool:
+        """Take frames of another length from now on, if they are of whole samples."""
+        if not length or length % (2 * self.channels):
+            return False
+        self.length, self._check = length, check(self._form, length)
+        return True
+
     def append(self, pcm: bytes, at_ns: int, written_ns: int) -> bool:
         """Copy one frame into the journal, if there is room for it without further ado.
 
