@@ -67,6 +67,15 @@ def stereo(planes: Samples, names: Sequence[str], declared: Sequence[str] = (BOT
     return frames
 
 
+def interleaved(planes: Samples) -> Samples:
+    """Return all tracks as channels, interleaved: shape (samples, tracks)."""
+    tracks, samples = _shape(planes)
+    frames = np.empty((samples, tracks), np.int16)
+    for index, plane in enumerate(planes):  # one by one: many times as fast as to transpose
+        frames[:, index] = plane
+    return frames
+
+
 def track(planes: Samples, names: Sequence[str], name: str) -> Samples:
     """Return one track, shape (samples,).
 

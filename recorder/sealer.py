@@ -6,8 +6,8 @@ A chunk is all tracks as channels of one WAV file, exactly the object it becomes
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from dataclasses import asdict
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import BinaryIO
@@ -19,6 +19,7 @@ from recorder.chunks import OPEN_CHUNK, Chunk
 from recorder.containers import container
 from recorder.journal_format import Rows
 from recorder.journal_reader import JournalReader
+from recorder.layouts import interleaved
 from recorder.plan import Plan
 from recorder.quota import NO_ROOM, SpoolQuota
 from recorder.records import NO_TRACK, Kind, Record
@@ -35,6 +36,9 @@ CHECKPOINT_VERSION = 2
 RESERVE = "reserve"
 CHECKPOINT_BYTES = 64 * 1024
 """What the reserve has beyond a chunk: it is free again when the checkpoint is written."""
+
+BLOCK_SAMPLES = 1 << 17
+"""So many are rendered and written at a time: what is in the processor's cache costs less."""
 
 LIKELY_TRACKS = 2
 """How many tracks room is set aside for before any is known."""
@@ -219,8 +223,9 @@ class Sealer:
         start = self.sealed_samples
         if not samples <= self.settled(now_ns) - start < self._chunk_samples:
             return None
-        chunk, header, body = self._encoded(start, start + samples, OPEN_CHUNK)
-        return chunk, header + body.tobytes()
+        chunk = self._chunk(start, start + samples)
+        body = b"".join(self._file(start, start + samples))
+        return replace(chunk, checksum=crc64nvme(body), file=OPEN_CHUNK), body
 
     def settled(self, now_ns: int) -> int:
         """Return up to which sample nothing changes any more, and all can be rendered.
@@ -266,29 +271,38 @@ class Sealer:
         return end if self._renderer.ready(end) else None
 
     def _seal(self, start: int, end: int) -> Chunk:
-        chunk, header, body = self._encoded(start, end)
+        chunk = self._chunk(start, end)
+        checksum = 0
 
         def write(file: BinaryIO) -> None:
-            file.write(header)
-            file.write(body.data.cast("B"))
+            nonlocal checksum
+            checksum = 0
+            for part in self._file(start, end):
+                file.write(part)
+                checksum = crc64nvme(part, checksum)
 
         self.reserve.grow(chunk.bytes, drop=self._drop)
         self.reserve.become(self.chunk_path(chunk), chunk.bytes, write)
-        return chunk
+        return replace(chunk, checksum=checksum)
 
-    def _encoded(self, start: int, end: int, file: str = "") -> tuple[Chunk, bytes, Samples]:
-        """Return the chunk of samples [start, end), its header, and its samples as they follow."""
-        planes = self._renderer.planes(start, end)
-        if not len(planes):  # nobody has joined yet: a file needs a channel
-            planes = np.zeros((1, end - start), dtype=np.int16)
-        channels, samples = planes.shape
-        header = WAV.header(samples, self.timeline.sample_rate, channels)
-        body = np.ascontiguousarray(planes.T)
-        size = len(header) + body.nbytes
-        number = len(self.sealed) + 1
+    def _chunk(self, start: int, end: int) -> Chunk:
+        """Return what is known of a chunk of samples [start, end) before it is rendered."""
         names = tuple(state.name for state in self.timeline.tracks)
-        checksum = crc64nvme(body.data.cast("B"), crc64nvme(header))
-        return Chunk(number, start, samples, names, size, checksum, file=file), header, body
+        channels, samples = max(1, len(names)), end - start
+        size = len(WAV.header(samples, self.timeline.sample_rate, channels))
+        size += 2 * channels * samples
+        return Chunk(len(self.sealed) + 1, start, samples, names, size, 0)
+
+    def _file(self, start: int, end: int) -> Iterator[bytes | memoryview]:
+        """Yield the bytes of a chunk's file, piece by piece."""
+        channels = max(1, len(self.timeline.tracks))
+        yield WAV.header(end - start, self.timeline.sample_rate, channels)
+        for first in range(start, end, BLOCK_SAMPLES):
+            last = min(first + BLOCK_SAMPLES, end)
+            planes = self._renderer.planes(first, last)
+            if not len(planes):  # nobody has joined yet: a file needs a channel
+                planes = np.zeros((1, last - first), dtype=np.int16)
+            yield interleaved(planes).data.cast("B")
 
     def _forget(self) -> None:
         position = self.sealed_samples
