@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from recorder.journal_format import Kind, Rows
+from recorder.journal_format import IS_AUDIO, Rows
 from recorder.placement import Placement
 from recorder.runs import TrackState
 from recorder.steady import Frames, Steady
@@ -37,10 +37,8 @@ class Batches:
         self._tracks = tracks
         self._rows = rows
         self._least = least
-        kind = rows["kind"]
-        audio = (kind == Kind.AUDIO) | (kind == Kind.TIMED_AUDIO)
-        self._marks = np.flatnonzero(~audio)
-        self._audio = audio
+        self._audio = IS_AUDIO[rows["kind"]]
+        self._marks = np.flatnonzero(~self._audio)
         self._frames: dict[int, Frames | None] = {}
         self._patience = self._waiting = 0
 

@@ -144,9 +144,12 @@ class Drift:
         """Return the least lag in a window's halves; None while it is not full, or lag steps."""
         if len(self.minima) < window:
             return None
-        halves = self.minima[: window // 2], self.minima[window // 2 :]
-        lags = [min((lag for lag in half if lag is not None), default=None) for half in halves]
-        older, newer = lags
+        older, newer = _least(self.minima[: window // 2]), _least(self.minima[window // 2 :])
         if older is None or newer is None or abs(older - newer) > tolerance:
             return None
         return older, newer
+
+
+def _least(lags: list[int | None]) -> int | None:
+    known = [lag for lag in lags if lag is not None]
+    return min(known) if known else None

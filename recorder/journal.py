@@ -10,6 +10,7 @@ They share only the files.
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from pathlib import Path
 
@@ -33,7 +34,7 @@ from recorder.journal_format import (
     form,
 )
 from recorder.quota import SpoolFull, SpoolQuota
-from recorder.segments import Segment, segment_path
+from recorder.segments import SPARE, Segment, segment_path
 
 _RESERVED = dict.fromkeys(Kind, (LAST_BYTES, LAST_SLOTS))
 _RESERVED |= {Kind.LOST: (0, 0), Kind.STOP: (0, 0)}
@@ -77,13 +78,13 @@ class Lane:
         """Take frames of this form from now on."""
         self.sample_rate, self.channels, self.length = sample_rate, channels, length
         self._form = form(Kind.AUDIO, self._track, sample_rate, channels)
-        self._check = check(self._form, length)
+        self._check = check(self._form, length, self._writer.number)
 
     def resize(self, length: int) -> bool:
         """Take frames of another length from now on, if they are of whole samples."""
         if not length or length % (2 * self.channels):
             return False
-        self.length, self._check = length, check(self._form, length)
+        self.length, self._check = length, check(self._form, length, self._writer.number)
         return True
 
     def append(self, pcm: bytes, at_ns: int, written_ns: int) -> bool:
@@ -127,6 +128,7 @@ class Lane:
     def leave(self) -> None:
         """Give up what is left of its extent: another segment follows."""
         self._offset = self._end = 0
+        self._check = check(self._form, self.length, self._writer.number)
 
 
 class JournalWriter:
@@ -194,7 +196,7 @@ class JournalWriter:
         view, slot = self.view, self.slot
         view[offset : offset + length] = payload
         fields = form(kind, track, sample_rate, channels)
-        commit = check(fields, length) | offset
+        commit = check(fields, length, self.number) | offset
         _pack(view, slot, at_ns, written_ns, time_ns or 0, fields, length, commit)
         self.slot = slot + HEADER_BYTES
 
@@ -307,6 +309,10 @@ class JournalWriter:
 
     def _allocate(self, *, touch: bool = False) -> Segment:
         path = segment_path(self._folder, self._prepared + 1)
+        segment = self._again(path)
+        if segment is not None:
+            self._prepared += 1
+            return segment
         try:
             segment = self._quota.allocate(
                 SEGMENT_BYTES, lambda: Segment(path, create=True, touch=touch), self._folder
@@ -317,3 +323,14 @@ class JournalWriter:
             raise
         self._prepared += 1
         return segment
+
+    def _again(self, path: Path) -> Segment | None:
+        """Return a segment made of a file that is not needed any more, if there is one."""
+        for spare in self._folder.glob(f"*{SPARE}"):
+            with contextlib.suppress(FileNotFoundError):  # let go meanwhile
+                try:
+                    return Segment(path, create=True, touch=True, spare=spare)
+                except OSError:
+                    self._quota.give(SEGMENT_BYTES)
+                    raise
+        return None

@@ -18,9 +18,10 @@ Payloads lie behind the table. Room for audio is handed out in *extents* from th
 track, so that what a track says lies together; payloads of marks are stored from the segment's end.
 
 The commit word has the payload's offset in its lower 20 bits, never zero, and in its upper 12 a
-check of the fields before it that a program could trip over. It is stored last, after the payload
-and the other fields, into memory that was zero: whoever reads a zero there, in this process or
-after its death, sees the end of what was accepted.
+check of the fields before it that a program could trip over, and of the segment's number: a file
+that is used again for another segment may have old headers behind its end if the power fails. The
+word is stored last, after the payload and the other fields, into a table that was zero: whoever
+reads a zero there, in this process or after its death, sees the end of what was accepted.
 """
 
 from __future__ import annotations
@@ -73,8 +74,10 @@ HEADERS = np.dtype(
     ]
 )
 
+_FORMS = np.dtype([("times", "<i8", 3), ("form", "<u8"), ("length", "<u4"), ("commit", "<u4")])
 _OFFSET_BITS = 20
 _OFFSETS = (1 << _OFFSET_BITS) - 1
+_CHECKS = (1 << 32 - _OFFSET_BITS) - 1
 _MULTIPLIER = 0x9E37_79B9_7F4A_7C15  # 2**64 by the golden ratio: spreads what differs by little
 _WORD = (1 << 64) - 1
 
@@ -95,32 +98,35 @@ class Kind(IntEnum):
     PLAYED = 11  # at `at`, so much of all audio of the track, in ns of it, had been played
 
 
+IS_AUDIO = np.zeros(256, np.bool_)
+"""Whether a kind is audio, by its number."""
+IS_AUDIO[[Kind.AUDIO, Kind.TIMED_AUDIO]] = True
+_KNOWN = np.zeros(256, np.bool_)
+_KNOWN[list(Kind)] = True
+
+
 def form(kind: int, track: int, sample_rate: int = 0, channels: int = 0) -> int:
     """Return the fields from `sample_rate` to `track` as one number, as a header holds them."""
     return sample_rate | channels << 32 | kind << 48 | track << 56
 
 
-def check(form: int, length: int) -> int:
-    """Return the check of a header, in the place it has in the commit word."""
+def check(form: int, length: int, segment: int) -> int:
+    """Return the check of a header in a segment, in the place it has in the commit word."""
     mixed = (form ^ length << 20) * _MULTIPLIER & _WORD
-    return mixed >> 52 << _OFFSET_BITS
+    return (mixed >> 52 ^ segment & _CHECKS) << _OFFSET_BITS
 
 
-def sound(rows: Rows) -> NDArray[np.bool_]:
+def sound(rows: Rows, segment: int) -> NDArray[np.bool_]:
     """Return which of some committed headers can have been written by `HEADER`."""
-    forms = rows["sample_rate"].astype(np.uint64)
-    for name, bits in (("channels", 32), ("kind", 48), ("track", 56)):
-        forms |= rows[name].astype(np.uint64) << np.uint64(bits)
-    length, commit = rows["length"].astype(np.int64), rows["commit"]
-    mixed = (forms ^ rows["length"].astype(np.uint64) << np.uint64(20)) * np.uint64(_MULTIPLIER)
-    checked = (mixed >> np.uint64(52)).astype(np.uint32) == commit >> np.uint32(_OFFSET_BITS)
+    length, commit = rows["length"].astype(np.uint64), rows["commit"]
+    mixed = (rows.view(_FORMS)["form"] ^ length << np.uint64(20)) * np.uint64(_MULTIPLIER)
+    checks = (mixed >> np.uint64(52)).astype(np.uint32) ^ np.uint32(segment & _CHECKS)
+    checked = checks == commit >> np.uint32(_OFFSET_BITS)
     offset = offsets(commit)
-    inside = (offset >= TABLE_END) & (offset + length <= SEGMENT_BYTES)
+    inside = (offset >= TABLE_END) & (offset + length.astype(np.int64) <= SEGMENT_BYTES)
     kind = rows["kind"]
-    known = (kind >= min(Kind)) & (kind <= max(Kind))
-    audio = (kind == Kind.AUDIO) | (kind == Kind.TIMED_AUDIO)
-    possible = ~audio | ((rows["sample_rate"] > 0) & (rows["channels"] > 0))
-    whole: NDArray[np.bool_] = checked & inside & known & possible
+    possible = _KNOWN[kind] & (~IS_AUDIO[kind] | (rows["sample_rate"] > 0) & (rows["channels"] > 0))
+    whole: NDArray[np.bool_] = checked & inside & possible
     return whole
 
 

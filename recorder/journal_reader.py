@@ -20,7 +20,7 @@ from recorder.journal_format import (
 )
 from recorder.quota import SpoolQuota
 from recorder.records import Record, placed, record_of
-from recorder.segments import Segment, segment_path
+from recorder.segments import SPARE, Segment, drop_spares, segment_path
 
 
 class JournalReader:
@@ -60,7 +60,7 @@ class JournalReader:
                 return  # allocated, and no more
             rows, ended = _committed(view, self.slot)
             if count := len(rows):
-                good = sound(rows)
+                good = sound(rows, self.segment)
                 whole = count if good.all() else int(good.argmin())
                 first, self.slot = self.slot, self.slot + whole
                 if whole:
@@ -95,15 +95,28 @@ class JournalReader:
             self._segments[number] = segment
         return segment.view
 
-    def drop_before(self, number: int, quota: SpoolQuota) -> None:
-        """Unmap and delete the segments before `number`: all in them is in sealed chunks."""
+    def drop_before(self, number: int, quota: SpoolQuota, *, spares: int = 0) -> None:
+        """Unmap the segments before `number`, and let them go: all in them is in sealed chunks.
+
+        Args:
+            number: The first that is still needed.
+            quota: Gets back their bytes.
+            spares: So many files, at most, are kept to be used again by the writer: to allocate
+                one costs more than all that is copied into it.
+        """
+        spare = list(self._folder.glob(f"*{SPARE}"))
         for path in sorted(self._folder.glob("*.journal")):
-            if int(path.stem) < number:
-                old = self._segments.pop(int(path.stem), None)
-                if old is not None:
-                    old.close()
+            if int(path.stem) >= number:
+                break
+            old = self._segments.pop(int(path.stem), None)
+            if old is not None:
+                old.close()
+            if len(spare) < spares:
+                spare.append(path.rename(path.with_suffix(SPARE)))
+            else:
                 path.unlink(missing_ok=True)
                 quota.give(SEGMENT_BYTES)
+        drop_spares(spare[spares:], quota)
 
     def close(self) -> None:
         """Unmap all segments. Idempotent, and from several threads at once."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import BinaryIO
@@ -21,7 +21,7 @@ from recorder.journal_format import Rows
 from recorder.journal_reader import JournalReader
 from recorder.layouts import interleaved
 from recorder.plan import Plan
-from recorder.quota import NO_ROOM, SpoolQuota
+from recorder.quota import NO_ROOM, SpoolFull, SpoolQuota
 from recorder.records import NO_TRACK, Kind, Record
 from recorder.render import Renderer, Samples
 from recorder.reserve import Reserve
@@ -30,15 +30,19 @@ from recorder.timeline import NS, Timeline
 from uploader.checksum import crc64nvme
 from uploader.errors import BotRecorderError
 
-_WITH_JSON = (Kind.TRACK, Kind.TURN_END, Kind.LOST, Kind.STOP)
+_WITH_JSON = np.zeros(256, np.bool_)  # by kind
+_WITH_JSON[[Kind.TRACK, Kind.TURN_END, Kind.LOST, Kind.STOP]] = True
 CHECKPOINT = "checkpoint.json"
 CHECKPOINT_VERSION = 2
 RESERVE = "reserve"
 CHECKPOINT_BYTES = 64 * 1024
 """What the reserve has beyond a chunk: it is free again when the checkpoint is written."""
 
-BLOCK_SAMPLES = 1 << 17
+BLOCK_SAMPLES = 1 << 16
 """So many are rendered and written at a time: what is in the processor's cache costs less."""
+
+MOST_SPARES = 3
+"""Journal segments that are used again: about as many as a chunk frees."""
 
 LIKELY_TRACKS = 2
 """How many tracks room is set aside for before any is known."""
@@ -243,7 +247,7 @@ class Sealer:
 
     def _take_in(self) -> None:
         for rows in self._reader.batches():
-            told = np.flatnonzero(np.isin(rows["kind"], _WITH_JSON)).tolist()
+            told = np.flatnonzero(_WITH_JSON[rows["kind"]]).tolist()
             self.timeline.feed_rows(rows, {index: self._payload(rows, index) for index in told})
             self._last_written_ns = max(self._last_written_ns, int(rows["written_ns"].max()))
 
@@ -281,7 +285,11 @@ class Sealer:
                 file.write(part)
                 checksum = crc64nvme(part, checksum)
 
-        self.reserve.grow(chunk.bytes, drop=self._drop)
+        try:
+            self.reserve.grow(chunk.bytes, drop=False)
+        except SpoolFull:
+            self._reader.drop_before(0, self._quota)  # spares
+            self.reserve.grow(chunk.bytes, drop=self._drop)
         self.reserve.become(self.chunk_path(chunk), chunk.bytes, write)
         return replace(chunk, checksum=checksum)
 
@@ -310,7 +318,9 @@ class Sealer:
         self._renderer.forget()
         if self._checkpoint():
             oldest = self.timeline.oldest_segment(self._reader.segment)
-            self._reader.drop_before(oldest, self._quota)
+            going_on = self._drop and self.timeline.length is None
+            spares = MOST_SPARES if going_on and self._quota.roomy else 0
+            self._reader.drop_before(oldest, self._quota, spares=spares)
 
     def _checkpoint(self) -> bool:
         """Note what a restart cannot read from the journal once it shrinks; return whether it may.
@@ -321,7 +331,7 @@ class Sealer:
         document = {
             "version": CHECKPOINT_VERSION,
             # Before the gaps: a chunk that is lost by now has its gap among them.
-            "sealed": [asdict(chunk) for chunk in self.sealed],
+            "sealed": [chunk.state() for chunk in self.sealed],
             "timeline": timeline.state(),
             "journal": self._undecided(),
         }

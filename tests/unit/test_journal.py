@@ -310,6 +310,48 @@ def test_dropped_segments_are_gone_and_counted(folder: Path) -> None:
     reader.close()
 
 
+def test_a_segment_is_made_of_one_that_is_not_needed_any_more(folder: Path) -> None:
+    quota = SpoolQuota(PLENTY)
+    writer = JournalWriter(folder, quota)
+    reader = JournalReader(folder)
+    for _ in range(400):
+        audio(writer, b"d" * 8000)
+    assert len(read_payloads(reader)) == 400
+    before = quota.used
+    reader.drop_before(reader.segment, quota, spares=1)
+    [spare] = folder.glob("*.spare")
+    node = spare.stat().st_ino
+    assert quota.used == before - (reader.segment - 2) * SEGMENT_BYTES
+    held = quota.used
+    writer.prepare()
+    assert quota.used == held
+    assert not list(folder.glob("*.spare"))
+    number = writer.number + 1
+    while writer.number < number:
+        audio(writer, b"e" * 8000)
+    audio(writer, b"last")
+    assert (folder / f"{number:08d}.journal").stat().st_ino == node
+    assert [payload[:1] for payload in read_payloads(reader)][-2:] == [b"e", b"l"]
+    reader.drop_before(reader.segment, quota, spares=1)
+    reader.drop_before(reader.segment, quota)
+    assert not list(folder.glob("*.spare"))
+    writer.close()
+    assert quota.used == len(list(folder.iterdir())) * SEGMENT_BYTES
+    reader.close()
+
+
+def test_what_is_left_of_an_older_segment_in_the_same_file_is_not_read(folder: Path) -> None:
+    """Where the power failed before the empty table was on the disk."""
+    writer = JournalWriter(folder, SpoolQuota(PLENTY))
+    audio(writer, b"long ago")
+    writer.close()
+    (folder / "00000001.journal").rename(folder / "00000007.journal")
+    reader = JournalReader(folder, 7)
+    with pytest.raises(ValueError, match="damaged record in segment 7, number 0"):
+        list(reader.read())
+    reader.close()
+
+
 def test_where_marks_no_longer_fit_losses_and_the_stop_still_do(folder: Path) -> None:
     """An hour of turns while nothing fits must not keep the loss of 64 tracks from being noted."""
     writer = JournalWriter(folder, SpoolQuota(SEGMENT_BYTES))
