@@ -9,6 +9,7 @@ are about 0.7 % above 500 Hz and 3.6 Hz below (Zwicker and Fastl, Psychoacoustic
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from functools import cache
 from typing import Self
 
 WINDOW_SECONDS = 5.0
@@ -87,8 +88,8 @@ class Drift:
             steps: Whether lag that comes or goes at once is not the clock's: a way that got longer,
                 a queue that was filled.
         """
-        window = max(2, round(WINDOW_SECONDS * sample_rate / block_out))
-        halves = self._steady(window, int(STEADY_SECONDS * sample_rate))
+        window, tolerance = _bounds(block_out, sample_rate)
+        halves = self._steady(window, tolerance)
         self.blocks += 1
         self.minima.append(None)
         del self.minima[:-window]
@@ -148,6 +149,13 @@ class Drift:
         if older is None or newer is None or abs(older - newer) > tolerance:
             return None
         return older, newer
+
+
+@cache
+def _bounds(block_out: int, sample_rate: int) -> tuple[int, int]:
+    """Return a window's length in blocks, and what more than steady lag differs by, samples."""
+    window = max(2, round(WINDOW_SECONDS * sample_rate / block_out))
+    return window, int(STEADY_SECONDS * sample_rate)
 
 
 def _least(lags: list[int | None]) -> int | None:

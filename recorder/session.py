@@ -48,6 +48,9 @@ MAX_REASON = 200
 """Characters of a gap's reason that are kept: each track's must fit where only marks still do."""
 
 
+_NS = float(NS)  # the same result, sooner
+
+
 class InvalidFrame(BotRecorderError, ValueError):
     """A frame that cannot be audio: an impossible rate, a time of another clock."""
 
@@ -192,13 +195,13 @@ class Session:
                 and (len(pcm) == lane.length or lane.resize(len(pcm)))
             ):
                 now = self._monotonic()
-                written = int((now - self.zero) * NS)
+                written = int((now - self.zero) * _NS)
                 if written < self._last_ns:
                     written = self._last_ns
                 if at is None:
                     accepted = lane.append(pcm, written, written)
                 elif abs(at - now) <= MAX_AHEAD_SECONDS:
-                    accepted = lane.append(pcm, int((at - self.zero) * NS), written)
+                    accepted = lane.append(pcm, int((at - self.zero) * _NS), written)
                 else:
                     accepted = False
                 if accepted:

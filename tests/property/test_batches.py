@@ -73,7 +73,7 @@ def frames_of(track: int, spoken: list[Phase], ppm: int, chance: random.Random) 
             at = start if phase.together else max(now + late, stalled)
             written = max(0, at - phase.early_ms * MS)
             if chance.random() < 0.03:  # another extent, or another segment
-                segment, offset = segment + chance.randrange(2), offset + 2048
+                segment, offset = segment + chance.randrange(2), offset + chance.choice([0, 2048])
             length = 2 * samples * phase.channels
             time_ns = stamp if phase.stamped else None
             made.append(
@@ -177,11 +177,34 @@ def test_the_many_are_placed_as_one_by_one(
     least: int,
     seed: int,
 ) -> None:
+    compare(call(spoken, ppms, marked, seed), hold_back, stall, least, seed)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    ppm=st.sampled_from([-2500, -1250, 1250, 2500]),
+    rates=st.lists(st.sampled_from([8000, 16000, 11025]), min_size=1, max_size=4),
+    stamped=st.booleans(),
+    bot_ppm=st.sampled_from([0, 1250]),
+    seed=st.integers(0, 1 << 16),
+)
+def test_where_clocks_are_followed_too(
+    ppm: int, rates: list[int], stamped: bool, bot_ppm: int, seed: int
+) -> None:
+    """Also where another rate begins while one is being corrected."""
+    steady = [Phase(700, 0, rate, 20, 1, 0, 0, stamped, 0, False) for rate in rates]
+    portions = call([steady, steady[:1], []], [ppm, bot_ppm, 0], [], seed)
+    compare(portions, 2.0, 3.0, 8, seed)
+
+
+def compare(
+    portions: list[list[Fed]], hold_back: float, stall: float, least: int, seed: int
+) -> None:
     many, single = Timeline(RATE, hold_back, stall), Timeline(RATE, hold_back, stall)
     many.least_batch, single.least_batch = least, ONE_BY_ONE
     chance = random.Random(seed)
     fed, now = list[Fed](), 0
-    for portion in call(spoken, ppms, marked, seed):
+    for portion in portions:
         fed += portion
         feed(many, portion)
         for record, body in portion:
