@@ -67,13 +67,10 @@ def stereo(planes: Samples, names: Sequence[str], declared: Sequence[str] = (BOT
     return frames
 
 
-def interleaved(planes: Samples) -> Samples:
-    """Return all tracks as channels, interleaved: shape (samples, tracks)."""
-    tracks, samples = _shape(planes)
-    frames = np.empty((samples, tracks), np.int16)
+def interleave(planes: Samples, frames: Samples) -> None:
+    """Put all tracks as channels into `frames`, of shape (samples, tracks)."""
     for index, plane in enumerate(planes):  # one by one: many times as fast as to transpose
         frames[:, index] = plane
-    return frames
 
 
 def track(planes: Samples, names: Sequence[str], name: str) -> Samples:

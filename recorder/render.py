@@ -41,10 +41,18 @@ class Renderer:
                 end = min(end, run.start + available)
         return end
 
-    def planes(self, start: int, end: int) -> Samples:
-        """Return all tracks' samples [start, end), shape (tracks, end - start)."""
+    def planes(self, start: int, end: int, planes: Samples | None = None) -> Samples:
+        """Return all tracks' samples [start, end), shape (tracks, end - start).
+
+        Args:
+            start: First sample.
+            end: The one behind the last.
+            planes: Of that shape, to be used; a new one if None.
+        """
         timeline = self._timeline
-        planes = np.zeros((len(timeline.tracks), end - start), dtype=np.int16)
+        if planes is None:
+            planes = np.empty((len(timeline.tracks), end - start), dtype=np.int16)
+        planes.fill(0)
         for run in timeline.runs:
             first = max(start, run.start)
             last = min(end, run.end)

@@ -19,7 +19,7 @@ from recorder.chunks import OPEN_CHUNK, Chunk
 from recorder.containers import container
 from recorder.journal_format import Rows
 from recorder.journal_reader import JournalReader
-from recorder.layouts import interleaved
+from recorder.layouts import interleave
 from recorder.plan import Plan
 from recorder.quota import NO_ROOM, SpoolFull, SpoolQuota
 from recorder.records import NO_TRACK, Kind, Record
@@ -228,7 +228,7 @@ class Sealer:
         if not samples <= self.settled(now_ns) - start < self._chunk_samples:
             return None
         chunk = self._chunk(start, start + samples)
-        body = b"".join(self._file(start, start + samples))
+        body = b"".join([bytes(part) for part in self._file(start, start + samples)])
         return replace(chunk, checksum=crc64nvme(body), file=OPEN_CHUNK), body
 
     def settled(self, now_ns: int) -> int:
@@ -302,15 +302,17 @@ class Sealer:
         return Chunk(len(self.sealed) + 1, start, samples, names, size, 0)
 
     def _file(self, start: int, end: int) -> Iterator[bytes | memoryview]:
-        """Yield the bytes of a chunk's file, piece by piece."""
-        channels = max(1, len(self.timeline.tracks))
+        """Yield the bytes of a chunk's file, each piece to be used before the next."""
+        tracks = len(self.timeline.tracks)
+        channels = max(1, tracks)  # if nobody has joined yet: a file needs one
         yield WAV.header(end - start, self.timeline.sample_rate, channels)
+        most = min(BLOCK_SAMPLES, end - start)
+        planes, frames = np.empty((tracks, most), np.int16), np.zeros((most, channels), np.int16)
         for first in range(start, end, BLOCK_SAMPLES):
-            last = min(first + BLOCK_SAMPLES, end)
-            planes = self._renderer.planes(first, last)
-            if not len(planes):  # nobody has joined yet: a file needs a channel
-                planes = np.zeros((1, last - first), dtype=np.int16)
-            yield interleaved(planes).data.cast("B")
+            count = min(BLOCK_SAMPLES, end - first)
+            rendered = self._renderer.planes(first, first + count, planes[:, :count])
+            interleave(rendered, frames[:count])
+            yield frames[:count].data.cast("B")
 
     def _forget(self) -> None:
         position = self.sealed_samples

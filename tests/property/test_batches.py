@@ -44,7 +44,7 @@ phases = st.builds(
     millis=st.sampled_from([20, 20, 20, 10, 100, 250, 1200]),
     channels=st.sampled_from([1, 1, 1, 2]),
     jitter_ms=st.sampled_from([0, 0, 5, 40, 70]),
-    stall_ms=st.sampled_from([0, 0, 0, 90, 270, 271, 600, 2200]),
+    stall_ms=st.sampled_from([0, 0, 0, 90, 250, 251, 600, 2200]),
     stamped=st.sampled_from([False, False, True]),
     early_ms=st.sampled_from([0, 0, 0, 40, 200, -300, -1500]),
     together=st.sampled_from([False, False, False, True]),
@@ -91,7 +91,7 @@ def frames_of(track: int, spoken: list[Phase], ppm: int, chance: random.Random) 
                 )
             )
             offset += length
-            stamp += length_ns + (chance.random() < 0.01) * 40 * MS
+            stamp += length_ns + (chance.random() < 0.01) * chance.choice([7, 9, 40]) * MS
         now = max(now, stalled)
         if chance.random() < 0.5:
             stamp += phase.pause * NS // RATE
