@@ -273,9 +273,9 @@ class Steady:
         inserted, sample_rate = grid.inserted, self.placement.sample_rate
         for block, lag in zip(blocks[firsts].tolist(), least, strict=True):
             while drift.blocks <= block:
-                begun = drift.blocks
+                begun = drift.blocks  # not the first: that one began with the run
                 extra = drift.next_block(grid.block_out, sample_rate, inserted, steps=steps)
-                if begun and extra:
+                if extra:
                     stretched.append((begun, extra))
                     inserted += extra
             drift.note(lag)

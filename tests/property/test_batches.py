@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -152,7 +153,7 @@ def look(timeline: Timeline) -> dict[str, Any]:
 def restored(timeline: Timeline, undecided: list[Fed]) -> Timeline:
     other = Timeline(RATE, 2 * timeline.look_ahead_ns / NS, timeline.stall_ns / NS)
     other.least_batch = timeline.least_batch
-    other.restore(timeline.state())
+    other.restore(json.loads(json.dumps(timeline.state())))
     if undecided:
         feed(other, undecided)
     return other
@@ -197,6 +198,14 @@ def test_where_clocks_are_followed_too(
     compare(portions, 2.0, 3.0, 8, seed)
 
 
+def test_a_bot_that_ran_ahead_and_is_late_then_is_not_taken_for_stalled() -> None:
+    """Its audio goes where it can still be placed, as that of one alone does."""
+    talk = Phase(60, 0, RATE, 20, 1, 0, 0, False, 0, True)
+    on_time, late = replace(talk, together=False), replace(talk, together=False, early_ms=-300)
+    records = sum(call([[], [talk, on_time, late], []], [0, 0, 0], [], 3), list[Fed]())
+    compare([records[:63], records[63:90], records[90:150], records[150:]], 0.2, 3.0, 8, 3)
+
+
 def compare(
     portions: list[list[Fed]], hold_back: float, stall: float, least: int, seed: int
 ) -> None:
@@ -222,7 +231,7 @@ def compare(
             many, single = restored(many, undecided), restored(single, undecided)
         if chance.random() < 0.2:
             seen = look(many)
-            provisional, other = many.copy(), single.copy()
+            provisional, other = many.copy(), restored(single, fed[len(fed) - many.pending :])
             for timeline in (provisional, other):
                 timeline.advance(now, final=True)
             assert look(provisional) == look(other)
