@@ -62,6 +62,10 @@ class Chunk:
         """The sample behind its last."""
         return self.first_sample + self.samples
 
+    def state(self) -> dict[str, Any]:
+        """Return it as plain JSON types, for the constructor."""
+        return {name: getattr(self, name) for name in self.__slots__}
+
     def to_dict(self) -> dict[str, Any]:
         """Return the chunk as the manifest lists it."""
         return {

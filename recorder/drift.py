@@ -8,7 +8,9 @@ are about 0.7 % above 500 Hz and 3.6 Hz below (Zwicker and Fastl, Psychoacoustic
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import cache
+from typing import Self
 
 WINDOW_SECONDS = 5.0
 """How far back the least lag is looked for: longer than jitter; drift in it is 2.5 ms at most."""
@@ -62,6 +64,10 @@ class Drift:
     steady: int = 0
     corrected: int = 0
 
+    def copy(self) -> Self:
+        """Return one of its own that is the same."""
+        return replace(self, minima=self.minima.copy())
+
     def go_on(self, inserted: int) -> None:
         """Go on in another run, which follows one that had so much inserted."""
         self.minima = [None if least is None else least - inserted for least in self.minima]
@@ -82,8 +88,8 @@ class Drift:
             steps: Whether lag that comes or goes at once is not the clock's: a way that got longer,
                 a queue that was filled.
         """
-        window = max(2, round(WINDOW_SECONDS * sample_rate / block_out))
-        halves = self._steady(window, int(STEADY_SECONDS * sample_rate))
+        window, tolerance = _bounds(block_out, sample_rate)
+        halves = self._steady(window, tolerance)
         self.blocks += 1
         self.minima.append(None)
         del self.minima[:-window]
@@ -139,9 +145,19 @@ class Drift:
         """Return the least lag in a window's halves; None while it is not full, or lag steps."""
         if len(self.minima) < window:
             return None
-        halves = self.minima[: window // 2], self.minima[window // 2 :]
-        lags = [min((lag for lag in half if lag is not None), default=None) for half in halves]
-        older, newer = lags
+        older, newer = _least(self.minima[: window // 2]), _least(self.minima[window // 2 :])
         if older is None or newer is None or abs(older - newer) > tolerance:
             return None
         return older, newer
+
+
+@cache
+def _bounds(block_out: int, sample_rate: int) -> tuple[int, int]:
+    """Return a window's length in blocks, and what more than steady lag differs by, samples."""
+    window = max(2, round(WINDOW_SECONDS * sample_rate / block_out))
+    return window, int(STEADY_SECONDS * sample_rate)
+
+
+def _least(lags: list[int | None]) -> int | None:
+    known = [lag for lag in lags if lag is not None]
+    return min(known) if known else None

@@ -11,7 +11,10 @@ from bisect import bisect_left, bisect_right
 from dataclasses import dataclass, field
 from functools import cache
 from math import ceil, gcd
-from typing import Any
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
 
 BLOCK_SECONDS = 0.5
 """Least length of a block, seconds of input. A longer one costs less (setting up a filter for
@@ -101,6 +104,28 @@ class Grid:
         length = self.block_out + self.added(block)
         return self.block_start(block) + plain_length(within, block_in, length)
 
+    def outputs(self, counts: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return `output` of each of many counts."""
+        if not self.blocks and not self.before:
+            return plain_lengths(counts, self.rate_in, self.rate_out)
+        block: NDArray[np.int64] = counts // self.block_in
+        totals = np.array([self.before, *self.totals])
+        index = np.searchsorted(self.blocks, block)
+        before = totals[index]
+        # Of a block that is stretched itself, what it adds.
+        stretched = np.array([*self.blocks, -1])[index] == block
+        added = np.where(stretched, np.append(totals[1:], 0)[index] - before, 0)
+        within = (counts - block * self.block_in) * (self.block_out + added)
+        length: NDArray[np.int64] = (within + self.block_in // 2) // self.block_in
+        outputs: NDArray[np.int64] = block * self.block_out + before + length
+        return outputs
+
+    def copy(self) -> Self:
+        """Return one of its own that is the same."""
+        return type(self)(
+            self.rate_in, self.rate_out, self.blocks.copy(), self.totals.copy(), self.before
+        )
+
     def block_of(self, output: int) -> int:
         """Return the block an output sample lies in; not one that was forgotten."""
         if not self.blocks:
@@ -124,3 +149,10 @@ class Grid:
 def plain_length(count: int, rate_in: int, rate_out: int) -> int:
     """Return how many samples `count` make at another rate, rounded half up."""
     return count if rate_in == rate_out else (count * rate_out + rate_in // 2) // rate_in
+
+
+def plain_lengths(counts: NDArray[np.int64], rate_in: int, rate_out: int) -> NDArray[np.int64]:
+    """Return `plain_length` of each of many counts."""
+    if rate_in == rate_out:
+        return counts
+    return (counts * rate_out + rate_in // 2) // rate_in

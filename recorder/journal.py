@@ -1,85 +1,134 @@
 """The journal: what was accepted, in memory-mapped files that outlive the process.
 
-Capture appends records (see `recorder.records`) to segment files of fixed size that were allocated
-before they were mapped: writing through a mapping into a hole of a full disk would kill the process
-by signal. The page cache keeps what was copied if the process dies the next instant.
+Capture appends records (see `recorder.journal_format`) to segment files of fixed size that were
+allocated before they were mapped: writing through a mapping into a hole of a full disk would kill
+the process by signal. The page cache keeps what was copied if the process dies the next instant.
 
-The writer belongs to whoever captures, the reader to whoever seals. They share only the files, so
-the reader works the same beside a living writer and after its death.
+The writer belongs to whoever captures, the reader to whoever seals (see `recorder.journal_reader`).
+They share only the files.
 """
 
 from __future__ import annotations
 
 import contextlib
-import mmap
-import os
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 
-from recorder.quota import SpoolFull, SpoolQuota
-from recorder.records import (
+from recorder.journal_format import (
     COMMIT,
     COMMIT_OFFSET,
     END_OF_SEGMENT,
+    EXTENT_BYTES,
     HEADER,
     HEADER_BYTES,
-    TIME,
-    TIME_BYTES,
+    LAST_BYTES,
+    LAST_SLOTS,
+    MARK_BYTES,
+    MARK_SLOTS,
+    SEGMENT_BYTES,
+    TABLE_AT,
+    TABLE_BYTES,
+    TABLE_END,
     Kind,
-    Record,
-    parse_record,
-    record_size,
+    check,
+    form,
 )
+from recorder.quota import SpoolFull, SpoolQuota
+from recorder.segments import SPARE, Segment, segment_path
 
-SEGMENT_BYTES = 1024 * 1024  # 13 s of a call's two tracks at 16 and 24 kHz
+_RESERVED = dict.fromkeys(Kind, (LAST_BYTES, LAST_SLOTS))
+_RESERVED |= {Kind.LOST: (0, 0), Kind.STOP: (0, 0)}
+_AUDIO = frozenset((Kind.AUDIO, Kind.TIMED_AUDIO))
 
-# The end of each segment is for marks, and the end of that for what a full spool must still take:
-# that audio is being lost, once for each track there can be, and the stop.
-LAST_BYTES = 24 * 1024
-MARK_BYTES = LAST_BYTES + 8 * 1024
-AUDIO_LIMIT = SEGMENT_BYTES - MARK_BYTES
-MARK_LIMIT = SEGMENT_BYTES - LAST_BYTES
-_LIMITS = dict.fromkeys(Kind, MARK_LIMIT)
-_LIMITS |= {Kind.AUDIO: AUDIO_LIMIT, Kind.TIMED_AUDIO: AUDIO_LIMIT}
-_LIMITS |= {Kind.LOST: SEGMENT_BYTES, Kind.STOP: SEGMENT_BYTES}
-MAX_PAYLOAD = AUDIO_LIMIT - HEADER_BYTES - TIME_BYTES - 8
+LAST_AUDIO_SLOT = TABLE_END - (MARK_SLOTS + 1) * HEADER_BYTES
+"""Where the last header of audio in a segment lies."""
+
+_pack = HEADER.pack_into
 
 
-MADV_POPULATE_WRITE = 23
-"""Linux `madvise(2)`; `mmap` has no name for it."""
+class Lane:
+    """One track's way into the journal, with all worked out that is the same for many frames.
 
+    Attributes:
+        sample_rate: Hz, of the frames it takes; the very object the caller passed.
+        channels: Of them.
+        length: Bytes of each.
+    """
 
-def segment_path(folder: Path, number: int) -> Path:
-    """Return the file of segment `number` (from 1)."""
-    return folder / f"{number:08d}.journal"
+    __slots__ = (
+        "_check",
+        "_end",
+        "_form",
+        "_offset",
+        "_track",
+        "_writer",
+        "channels",
+        "length",
+        "sample_rate",
+    )
 
+    def __init__(self, writer: JournalWriter, track: int) -> None:
+        self._writer = writer
+        self._track = track
+        self._offset = self._end = 0
+        self.sample_rate = self.channels = self.length = 0
+        self._form = self._check = 0
 
-class _Segment:
-    """One mapped segment file."""
+    def fit(self, sample_rate: int, channels: int, length: int) -> None:
+        """Take frames of this form from now on."""
+        self.sample_rate, self.channels, self.length = sample_rate, channels, length
+        self._form = form(Kind.AUDIO, self._track, sample_rate, channels)
+        self._check = check(self._form, length, self._writer.number)
 
-    def __init__(self, path: Path, *, create: bool, touch: bool = False) -> None:
-        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL if create else os.O_RDONLY
-        fd = os.open(path, flags | os.O_CLOEXEC, 0o600)
-        try:
-            if create:
-                os.posix_fallocate(fd, 0, SEGMENT_BYTES)
-            access = mmap.ACCESS_WRITE if create else mmap.ACCESS_READ
-            self.map = mmap.mmap(fd, SEGMENT_BYTES, access=access)
-        except OSError:
-            if create:
-                path.unlink()
-            raise
-        finally:
-            os.close(fd)
-        if touch:  # here, and not by the frame path: a page's first touch can wait for the disk
-            with contextlib.suppress(OSError):  # kernels before Linux 5.14, other systems
-                self.map.madvise(MADV_POPULATE_WRITE)
-        self.view = memoryview(self.map)
+    def resize(self, length: int) -> bool:
+        """Take frames of another length from now on, if they are of whole samples."""
+        if not length or length % (2 * self.channels):
+            return False
+        self.length, self._check = length, check(self._form, length, self._writer.number)
+        return True
 
-    def close(self) -> None:
-        self.view.release()
-        self.map.close()
+    def append(self, pcm: bytes, at_ns: int, written_ns: int) -> bool:
+        """Copy one frame into the journal, if there is room for it without further ado.
+
+        Args:
+            pcm: Of the form last given to `fit`.
+            at_ns: See `JournalWriter.append`.
+            written_ns: Likewise.
+
+        Returns:
+            Whether it was: if not, `JournalWriter.append` makes room.
+        """
+        writer = self._writer
+        slot, offset = writer.slot, self._offset
+        end = offset + self.length
+        if end > self._end or slot > LAST_AUDIO_SLOT:
+            return False
+        view = writer.view
+        view[offset:end] = pcm
+        # The commit word is the header's last field, so it is stored after all the rest.
+        _pack(view, slot, at_ns, written_ns, 0, self._form, self.length, self._check | offset)
+        self._offset = end
+        writer.slot = slot + HEADER_BYTES
+        return True
+
+    def room(self, length: int) -> int:
+        """Return where so many bytes can be put, and count them as put there; 0 if nowhere."""
+        end = self._offset + length
+        if end > self._end or not self._end:
+            begin = self._writer.extend(self._end, length - (self._end - self._offset), length)
+            if not begin:
+                return 0
+            if begin != self._end:
+                self._offset = begin
+            end = self._offset + length
+            self._end = self._writer.free
+        offset, self._offset = self._offset, end + (end & 1)
+        return offset
+
+    def leave(self) -> None:
+        """Give up what is left of its extent: another segment follows."""
+        self._offset = self._end = 0
+        self._check = check(self._form, self.length, self._writer.number)
 
 
 class JournalWriter:
@@ -89,6 +138,12 @@ class JournalWriter:
         folder: Where segments are; must exist.
         quota: Counts the bytes of segments.
 
+    Attributes:
+        number: Of the segment that is written to.
+        view: Its bytes.
+        slot: Where the next header goes.
+        free: Where the next extent begins.
+
     Raises:
         SpoolFull: The first segment cannot be allocated.
     """
@@ -96,16 +151,15 @@ class JournalWriter:
     def __init__(self, folder: Path, quota: SpoolQuota) -> None:
         self._folder = folder
         self._quota = quota
-        self._spare: _Segment | None = None
+        self._spare: Segment | None = None
         self._allocating = threading.Lock()
         self._prepared = 0
         self._closed = False
         self._disk_full = ""
+        self._lanes: dict[int, Lane] = {}
         self.number = 0
-        self._current = self._allocate(touch=True)
-        self.number = 1
-        self._view = self._current.view
-        self._offset = 0
+        self.slot = self.free = self._top = 0
+        self._take(self._allocate(touch=True))
 
     def append(
         self,
@@ -128,31 +182,30 @@ class JournalWriter:
             payload: At most `MAX_PAYLOAD` bytes.
             sample_rate: Hz, for audio.
             channels: For audio.
-            time_ns: For the kinds that have one: see `recorder.records`.
+            time_ns: For the kinds that have one: see `recorder.journal_format`.
 
         Raises:
             SpoolFull: No room for another segment; the record was not accepted.
         """
         length = len(payload)
-        before = 0
-        if time_ns is not None:
-            before = TIME_BYTES
-            length += TIME_BYTES
-        size = (HEADER_BYTES + length + 7) & ~7
-        offset = self._offset
-        if offset + size > _LIMITS[kind]:
+        room = self._audio_room if kind in _AUDIO else self._mark_room
+        if not (offset := room(kind, track, length)):
             self._roll()
-            offset = 0
-        start = offset + HEADER_BYTES
-        view = self._view
-        if time_ns is not None:
-            TIME.pack_into(view, start, time_ns)
-        view[start + before : start + length] = payload
-        # The commit word is the header's last field, so it is stored after all the rest.
-        HEADER.pack_into(
-            view, offset, at_ns, written_ns, sample_rate, channels, kind, track, length, size
-        )
-        self._offset = offset + size
+            if not (offset := room(kind, track, length)):
+                raise ValueError(f"{length} bytes are more than a segment holds")
+        view, slot = self.view, self.slot
+        view[offset : offset + length] = payload
+        fields = form(kind, track, sample_rate, channels)
+        commit = check(fields, length, self.number) | offset
+        _pack(view, slot, at_ns, written_ns, time_ns or 0, fields, length, commit)
+        self.slot = slot + HEADER_BYTES
+
+    def lane(self, track: int) -> Lane:
+        """Return a track's way into the journal."""
+        lane = self._lanes.get(track)
+        if lane is None:
+            lane = self._lanes[track] = Lane(self, track)
+        return lane
 
     def make_room(self, payload_bytes: int) -> None:
         """See to it that an audio record of this size, and marks before it, can follow.
@@ -160,8 +213,30 @@ class JournalWriter:
         Raises:
             SpoolFull: No room for another segment.
         """
-        if self._offset + record_size(payload_bytes + TIME_BYTES) + MARK_BYTES > AUDIO_LIMIT:
+        fits = self._top - self.free - 2 * MARK_BYTES >= payload_bytes
+        if not fits or self.slot > LAST_AUDIO_SLOT - MARK_SLOTS * HEADER_BYTES:
             self._roll()
+
+    def extend(self, end: int, more: int, length: int) -> int:
+        """Hand out an extent: from `free`, which moves to its end.
+
+        Args:
+            end: Where the extent ends that its track has: what is free behind it makes it longer.
+            more: How many bytes it lacks.
+            length: How many are needed if it cannot be made longer.
+
+        Returns:
+            Where it begins: `end` if that was made longer, 0 where there is no room.
+        """
+        begin = self.free
+        needed = more if begin == end else length
+        left = self._top - MARK_BYTES - begin
+        if needed > left:
+            return 0
+        # The more tracks, the less to each: what one has left is lost to the others.
+        share = (SEGMENT_BYTES - TABLE_BYTES) // (4 * len(self._lanes)) & ~1
+        self.free = begin + min(left, max(needed + (needed & 1), min(EXTENT_BYTES, share)))
+        return begin
 
     def prepare(self) -> None:
         """Allocate the next segment ahead of need, off the frame path.
@@ -190,9 +265,21 @@ class JournalWriter:
                 self._spare = None
                 segment_path(self._folder, self._prepared).unlink(missing_ok=True)
                 self._quota.give(SEGMENT_BYTES)
-        self._view = memoryview(b"")
-        self._offset = SEGMENT_BYTES
+        self.view = memoryview(b"")
+        self.slot = TABLE_END
         self._current.close()
+
+    def _audio_room(self, kind: Kind, track: int, length: int) -> int:
+        return self.lane(track).room(length) if self.slot <= LAST_AUDIO_SLOT else 0
+
+    def _mark_room(self, kind: Kind, track: int, length: int) -> int:
+        reserved, slots = _RESERVED[kind]
+        offset = self._top - length - (length & 1)
+        if offset - self.free < reserved or self.slot >= TABLE_END - slots * HEADER_BYTES:
+            return 0
+        # Without a payload, the segment's last byte: an offset is below its size, and never zero.
+        self._top = offset
+        return min(offset, SEGMENT_BYTES - 2)
 
     def _roll(self) -> None:
         following = self._spare
@@ -201,23 +288,34 @@ class JournalWriter:
             with self._allocating:
                 following = self._spare or self._allocate_now()
         self._spare = None
-        if self._offset + HEADER_BYTES <= SEGMENT_BYTES:
-            COMMIT.pack_into(self._view, self._offset + COMMIT_OFFSET, END_OF_SEGMENT)
+        if self.slot < TABLE_END:
+            COMMIT.pack_into(self.view, self.slot + COMMIT_OFFSET, END_OF_SEGMENT)
         self._current.close()
-        self._current, self._view, self._offset = following, following.view, 0
-        self.number += 1
+        self._take(following)
 
-    def _allocate_now(self) -> _Segment:
+    def _take(self, segment: Segment) -> None:
+        self._current, self.view = segment, segment.view
+        self.slot = TABLE_AT
+        self.free, self._top = TABLE_BYTES, SEGMENT_BYTES
+        self.number += 1
+        for lane in self._lanes.values():
+            lane.leave()
+
+    def _allocate_now(self) -> Segment:
         """Allocate on the frame path: a disk that has refused is asked again by `prepare` only."""
         if self._disk_full:
             raise SpoolFull(self._disk_full)
         return self._allocate()
 
-    def _allocate(self, *, touch: bool = False) -> _Segment:
+    def _allocate(self, *, touch: bool = False) -> Segment:
         path = segment_path(self._folder, self._prepared + 1)
+        segment = self._again(path)
+        if segment is not None:
+            self._prepared += 1
+            return segment
         try:
             segment = self._quota.allocate(
-                SEGMENT_BYTES, lambda: _Segment(path, create=True, touch=touch), self._folder
+                SEGMENT_BYTES, lambda: Segment(path, create=True, touch=touch), self._folder
             )
         except SpoolFull as error:
             if isinstance(error.__cause__, OSError):
@@ -226,78 +324,13 @@ class JournalWriter:
         self._prepared += 1
         return segment
 
-
-class JournalReader:
-    """Reads committed records in order, from wherever it left off.
-
-    Args:
-        folder: Where segments are.
-        segment: Number of the segment to begin in.
-        offset: Byte in it to begin at.
-    """
-
-    def __init__(self, folder: Path, segment: int = 1, offset: int = 0) -> None:
-        self._folder = folder
-        self._segments: dict[int, _Segment] = {}
-        self.segment = segment
-        self.offset = offset
-        self._stopped = False
-
-    def stop(self) -> None:
-        """Read no further: what follows is damaged. Segments can still be viewed."""
-        self._stopped = True
-
-    def read(self) -> Iterator[Record]:
-        """Yield the records committed since the last call.
-
-        Raises:
-            ValueError: A segment is damaged.
-        """
-        while not self._stopped:
-            view = self.view(self.segment)
-            if view is None:
-                return
-            while (found := parse_record(view, self.segment, self.offset)) is not None:
-                record, size = found
-                self.offset += size
-                yield record
-            at_end = self.offset + HEADER_BYTES > SEGMENT_BYTES
-            if not at_end:
-                (commit,) = COMMIT.unpack_from(view, self.offset + COMMIT_OFFSET)
-                if commit != END_OF_SEGMENT:
-                    return
-            if not segment_path(self._folder, self.segment + 1).exists():
-                return
-            self.segment += 1
-            self.offset = 0
-
-    def view(self, number: int) -> memoryview | None:
-        """Return the bytes of a segment, or None if it is not there (yet, or any more)."""
-        segment = self._segments.get(number)
-        if segment is None:
-            path = segment_path(self._folder, number)
-            try:
-                segment = _Segment(path, create=False)
-            except FileNotFoundError:
-                return None
-            self._segments[number] = segment
-        return segment.view
-
-    def drop_before(self, number: int, quota: SpoolQuota) -> None:
-        """Unmap and delete the segments before `number`: all in them is in sealed chunks."""
-        for path in sorted(self._folder.glob("*.journal")):
-            if int(path.stem) < number:
-                old = self._segments.pop(int(path.stem), None)
-                if old is not None:
-                    old.close()
-                path.unlink(missing_ok=True)
-                quota.give(SEGMENT_BYTES)
-
-    def close(self) -> None:
-        """Unmap all segments. Idempotent, and from several threads at once."""
-        with contextlib.suppress(KeyError):
-            while True:
-                self._segments.popitem()[1].close()
-
-
-__all__ = ["MAX_PAYLOAD", "SEGMENT_BYTES", "JournalReader", "JournalWriter", "record_size"]
+    def _again(self, path: Path) -> Segment | None:
+        """Return a segment made of a file that is not needed any more, if there is one."""
+        for spare in self._folder.glob(f"*{SPARE}"):
+            with contextlib.suppress(FileNotFoundError):  # let go meanwhile
+                try:
+                    return Segment(path, create=True, touch=True, spare=spare)
+                except OSError:
+                    self._quota.give(SEGMENT_BYTES)
+                    raise
+        return None

@@ -101,6 +101,11 @@ class SpoolQuota:
                         "RECORDER_SPOOL_MAX_BYTES higher",
                     )
 
+    @property
+    def roomy(self) -> bool:
+        """Whether less than half of what is allowed is used."""
+        return self._used < self.limit // 2
+
     def give(self, count: int) -> None:
         """Return `count` bytes."""
         with self._lock:

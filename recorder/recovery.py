@@ -14,7 +14,7 @@ from recorder.clean_up import CleanUp
 from recorder.continuation import Slice, continuation_of, list_continuation
 from recorder.delivery import Delivery
 from recorder.depot import Depot
-from recorder.journal import JournalReader
+from recorder.journal_reader import JournalReader
 from recorder.plan import Plan
 from recorder.quota import SpoolFull
 from recorder.recovered import Outcome, Recovered, failed, finished
@@ -423,8 +423,8 @@ def _accepted_samples(spool: Spool, plan: Plan) -> int:
     reader = JournalReader(spool.journal, *segments[:1])
     written_ns = 0
     try:
-        for record in reader.read():
-            written_ns = max(written_ns, record.written_ns)
+        for rows in reader.batches():
+            written_ns = max(written_ns, int(rows["written_ns"].max()))
     except ValueError:  # as far as it can be read
         pass
     finally:

@@ -41,15 +41,23 @@ class Renderer:
                 end = min(end, run.start + available)
         return end
 
-    def planes(self, start: int, end: int) -> Samples:
-        """Return all tracks' samples [start, end), shape (tracks, end - start)."""
+    def planes(self, start: int, end: int, planes: Samples | None = None) -> Samples:
+        """Return all tracks' samples [start, end), shape (tracks, end - start).
+
+        Args:
+            start: First sample.
+            end: The one behind the last.
+            planes: Of that shape, to be used; a new one if None.
+        """
         timeline = self._timeline
-        planes = np.zeros((len(timeline.tracks), end - start), dtype=np.int16)
+        if planes is None:
+            planes = np.empty((len(timeline.tracks), end - start), dtype=np.int16)
+        planes.fill(0)
         for run in timeline.runs:
             first = max(start, run.start)
             last = min(end, run.end)
             if first < last:
-                planes[run.track, first - start : last - start] = self._run(run, first, last)
+                self._render(run, first, last, planes[run.track, first - start : last - start])
         for pause_start, pause_end in timeline.pauses:
             until = end if pause_end is None else pause_end
             if pause_start is not None and pause_start < end and until > start:
@@ -80,17 +88,23 @@ class Renderer:
             self._resamplers[run.number] = resampler
         return resampler
 
-    def _run(self, run: Run, first: int, last: int) -> Samples:
+    def _render(self, run: Run, first: int, last: int, output: Samples) -> None:
+        """Put output samples [first, last) of a run where they belong."""
+        first, last = first - run.start, last - run.start
+        grid = run.grid
+        if grid.rate_in == grid.rate_out and not grid.blocks:
+            self._gather(run.pieces, first - grid.before, last - grid.before, output)
+            return
+
         def fetch(start: int, end: int) -> Samples:
-            return self._gather(run.pieces, start, end)
+            gathered = np.empty(end - start, dtype=np.int16)
+            self._gather(run.pieces, start, end, gathered)
+            return gathered
 
-        return self._resampler(run).render(
-            first - run.start, last - run.start, fetch, run.count, run.closed
-        )
+        output[:] = self._resampler(run).render(first, last, fetch, run.count, run.closed)
 
-    def _gather(self, pieces: list[Piece], start: int, end: int) -> Samples:
-        """Return input samples [start, end) of a run as mono."""
-        gathered = np.empty(end - start, dtype=np.int16)
+    def _gather(self, pieces: list[Piece], start: int, end: int, gathered: Samples) -> None:
+        """Put input samples [start, end) of a run there, as mono."""
         target = gathered.data.cast("B")
         index = max(0, bisect_right(pieces, start, key=_first) - 1)
         filled = start
@@ -110,7 +124,6 @@ class Renderer:
                 gathered[filled - start : until - start] = downmix(frames)
             filled = until
             index += 1
-        return gathered
 
 
 def _first(piece: Piece) -> int:

@@ -30,6 +30,9 @@ CONTEXT_SECONDS = 0.05
 _QUALITY = "HQ"  # 20 bits: its noise is below a 16-bit sample's
 _CACHED_BLOCKS = 2
 
+_TOGETHER = 8
+"""Blocks that are resampled in one call, as its channels: setting up the filter is done once."""
+
 
 class BlockResampler:
     """Resamples one run, any range of it at any time. Not for several threads at once.
@@ -49,7 +52,7 @@ class BlockResampler:
         units = ceil(CONTEXT_SECONDS * grid.rate_in / unit_in)
         self.context = units * unit_in
         self._context_out = units * (grid.rate_out // common)
-        self._blocks: OrderedDict[tuple[int, int], Samples] = OrderedDict()
+        self._cached: OrderedDict[tuple[int, int], Samples] = OrderedDict()
 
     def available_output(self, n_in: int, final: bool) -> int:
         """Return how many output samples, from the run's first, can be rendered now.
@@ -124,6 +127,8 @@ class BlockResampler:
             return _fetched(fetch, out_start - grid.before, out_end - grid.before)
         output = np.empty(out_end - out_start, np.int16)
         position = out_start
+        last = grid.block_of(max(out_start, out_end - 1))
+        blocks: dict[int, Samples] = {}
         while position < out_end:
             index = grid.block_of(position)
             begin = grid.block_start(index)
@@ -133,7 +138,9 @@ class BlockResampler:
                 first = index * grid.block_in + within
                 part = _fetched(fetch, first, first + count)
             else:
-                part = self._block(index, fetch, n_in)[within : within + count]
+                if index not in blocks:
+                    blocks = self._blocks_from(index, last, fetch, n_in)
+                part = blocks[index][within : within + count]
             output[position - out_start :][:count] = part
             position += count
         return output
@@ -148,34 +155,56 @@ class BlockResampler:
         end = (index + 1) * self.grid.block_in + self.context
         return min(max(start, 0), n_in), min(end, n_in)
 
-    def _block(self, index: int, fetch: Callable[[int, int], Samples], n_in: int) -> Samples:
-        """Return block `index` of the output, of full length even at the run's end."""
-        start, end = self._block_input(index, n_in)
-        key = (index, end)
-        if (cached := self._blocks.get(key)) is not None:
-            self._blocks.move_to_end(key)
-            return cached
+    def _blocks_from(
+        self, index: int, last: int, fetch: Callable[[int, int], Samples], n_in: int
+    ) -> dict[int, Samples]:
+        """Return block `index` of the output, with those after it that can be made with it.
+
+        They are of full length even at the run's end.
+        """
+        key = (index, self._block_input(index, n_in)[1])
+        if (cached := self._cached.get(key)) is not None:
+            self._cached.move_to_end(key)
+            return {index: cached}
         grid = self.grid
-        if extra := grid.added(index):
+        extra, until = grid.added(index), index + 1
+        if not extra:
+            while until <= last and until - index < _TOGETHER and not grid.added(until):
+                until += 1
+        made = self._made(range(index, until), extra, fetch, n_in)
+        newest = until - 1
+        self._cached[newest, self._block_input(newest, n_in)[1]] = made[newest]
+        if len(self._cached) > _CACHED_BLOCKS:
+            self._cached.popitem(last=False)
+        return made
+
+    def _made(
+        self, blocks: range, extra: int, fetch: Callable[[int, int], Samples], n_in: int
+    ) -> dict[int, Samples]:
+        """Resample blocks that are stretched by the same, each by itself."""
+        grid = self.grid
+        if extra:
             # Only a whole block is a whole number of samples at this ratio: so much is before it.
             before, skip = grid.block_in, grid.block_out + extra
             ratio = grid.block_in, grid.block_out + extra
         else:
             before, skip = self.context, self._context_out
             ratio = grid.rate_in, grid.rate_out
+        first = self._block_input(blocks[0], n_in)[0]
+        samples = _fetched(fetch, first, self._block_input(blocks[-1], n_in)[1])
         # Floats, since soxr gives 16-bit output other, dithered roundings. Before and after the
         # run there is silence, of the same length in every block: the filter sees no border.
-        padded = np.zeros(before + grid.block_in + self.context, np.float32)
-        offset = start - (index * grid.block_in - before)
-        padded[offset : offset + end - start] = _fetched(fetch, start, end)
-        resampled: npt.NDArray[np.float32] = soxr.resample(padded, *ratio, quality=_QUALITY)
-        block = resampled[skip : skip + grid.block_out + extra]
-        np.rint(block, out=block)
-        np.clip(block, -32768, 32767, out=block)
-        self._blocks[key] = result = block.astype(np.int16)
-        if len(self._blocks) > _CACHED_BLOCKS:
-            self._blocks.popitem(last=False)
-        return result
+        padded = np.zeros((len(blocks), before + grid.block_in + self.context), np.float32)
+        for row, index in zip(padded, blocks, strict=True):
+            start, end = self._block_input(index, n_in)
+            offset = start - (index * grid.block_in - before)
+            row[offset : offset + end - start] = samples[start - first : end - first]
+        # As channels, each of which soxr works on by itself: it changes none of them.
+        resampled: npt.NDArray[np.float32] = soxr.resample(padded.T, *ratio, quality=_QUALITY)
+        cut = resampled[skip : skip + grid.block_out + extra].T
+        np.rint(cut, out=cut)
+        np.clip(cut, -32768, 32767, out=cut)
+        return dict(zip(blocks, cut.astype(np.int16), strict=True))
 
 
 def _fetched(fetch: Callable[[int, int], Samples], start: int, end: int) -> Samples:

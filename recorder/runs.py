@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal, Self
 
 from recorder.drift import Drift
@@ -16,7 +16,15 @@ Source = Literal["capture", "playout"]
 
 @dataclass(slots=True)
 class Piece:
-    """One frame inside a run: input samples [first, first + count) lie at `offset` of `segment`."""
+    """A stretch of a run that lies together in the journal: some frames, as a rule many.
+
+    Attributes:
+        first: Its first input sample, counted from the run's.
+        count: Input samples.
+        channels: Interleaved channels.
+        segment: Number of the journal segment.
+        offset: Of its first sample there, bytes.
+    """
 
     first: int
     count: int
@@ -38,7 +46,7 @@ class Run:
         count: Input samples so far.
         limit: Output position it is cut off at (not heard beyond), or None.
         closed: No more input will come.
-        pieces: Its frames, oldest first; those no longer needed are dropped.
+        pieces: Where its input is, oldest first; those no longer needed are dropped.
     """
 
     number: int
@@ -73,6 +81,22 @@ class Run:
         del self.pieces[:unneeded]
         if position > self.start:
             self.grid.forget_before(self.grid.block_of(position - self.start))
+
+    def add(self, samples: int, channels: int, segment: int, offset: int) -> None:
+        """Go on with so many input samples that lie there in the journal."""
+        first, self.count = self.count, self.count + samples
+        if self.pieces:
+            last = self.pieces[-1]
+            end = last.offset + 2 * last.channels * last.count
+            if (last.channels, last.segment, end) == (channels, segment, offset):
+                last.count += samples
+                return
+        self.pieces.append(Piece(first, samples, channels, segment, offset))
+
+    def copy(self) -> Self:
+        """Return one of its own that is the same."""
+        pieces = [replace(piece) for piece in self.pieces]
+        return replace(self, grid=self.grid.copy(), pieces=pieces)
 
     def state(self) -> dict[str, Any]:
         """Return it as plain JSON types; its pieces as lists, since there are many."""
@@ -136,6 +160,11 @@ class TrackState:
     played: int | None = None
     next_ns: int | None = None
     drift: Drift = field(default_factory=Drift)
+
+    def copy(self, run: Run | None) -> Self:
+        """Return one of its own that is the same, but for the run that goes on."""
+        origins = [origin.copy() for origin in self.origins]
+        return replace(self, run=run, origins=origins, drift=self.drift.copy())
 
     def state(self) -> dict[str, Any]:
         """Return everything but the run, which is among all runs, as plain JSON types."""

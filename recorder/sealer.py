@@ -5,10 +5,9 @@ A chunk is all tracks as channels of one WAV file, exactly the object it becomes
 
 from __future__ import annotations
 
-import copy
 import json
-from collections.abc import Sequence
-from dataclasses import asdict
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import BinaryIO
@@ -18,9 +17,11 @@ from loguru import logger
 
 from recorder.chunks import OPEN_CHUNK, Chunk
 from recorder.containers import container
-from recorder.journal import JournalReader
+from recorder.journal_format import Rows
+from recorder.journal_reader import JournalReader
+from recorder.layouts import interleave
 from recorder.plan import Plan
-from recorder.quota import NO_ROOM, SpoolQuota
+from recorder.quota import NO_ROOM, SpoolFull, SpoolQuota
 from recorder.records import NO_TRACK, Kind, Record
 from recorder.render import Renderer, Samples
 from recorder.reserve import Reserve
@@ -29,11 +30,19 @@ from recorder.timeline import NS, Timeline
 from uploader.checksum import crc64nvme
 from uploader.errors import BotRecorderError
 
-_WITH_JSON = frozenset((Kind.TRACK, Kind.TURN_END, Kind.LOST, Kind.STOP))
+_WITH_JSON = np.zeros(256, np.bool_)  # by kind
+_WITH_JSON[[Kind.TRACK, Kind.TURN_END, Kind.LOST, Kind.STOP]] = True
 CHECKPOINT = "checkpoint.json"
+CHECKPOINT_VERSION = 2
 RESERVE = "reserve"
 CHECKPOINT_BYTES = 64 * 1024
 """What the reserve has beyond a chunk: it is free again when the checkpoint is written."""
+
+BLOCK_SAMPLES = 1 << 16
+"""So many are rendered and written at a time: what is in the processor's cache costs less."""
+
+MOST_SPARES = 3
+"""Journal segments that are used again: about as many as a chunk frees."""
 
 LIKELY_TRACKS = 2
 """How many tracks room is set aside for before any is known."""
@@ -89,13 +98,19 @@ class Sealer:
         state = self._spool.read_json(CHECKPOINT)
         if state is None:
             return
+        if state.get("version") != CHECKPOINT_VERSION:
+            raise BotRecorderError(
+                f"{self._spool.path / CHECKPOINT} has version {state.get('version')!r}, this "
+                f"program reads {CHECKPOINT_VERSION}",
+                hint="finish the recording with the version that made it",
+            )
         try:
             self.sealed[:] = [
                 Chunk(**{**chunk, "tracks": tuple(chunk["tracks"])}) for chunk in state["sealed"]
             ]
             self.timeline.restore(state["timeline"])
             journal = state["journal"]
-            self._reader = JournalReader(self._spool.journal, journal["segment"], journal["offset"])
+            self._reader = JournalReader(self._spool.journal, journal["segment"], journal["slot"])
             self._last_written_ns = journal["written_ns"]
         except (KeyError, TypeError, ValueError) as error:
             raise BotRecorderError(
@@ -193,7 +208,7 @@ class Sealer:
         self._advance(now_ns)
         timeline, renderer = self.timeline, self._renderer
         if not renderer.ready(end):
-            timeline = copy.deepcopy(timeline)
+            timeline = timeline.copy()
             timeline.advance(timeline.decided_ns, final=True)
             renderer = Renderer(timeline, self._reader.view)
         return renderer.planes(start, end), tuple(state.name for state in timeline.tracks)
@@ -212,8 +227,9 @@ class Sealer:
         start = self.sealed_samples
         if not samples <= self.settled(now_ns) - start < self._chunk_samples:
             return None
-        chunk, header, body = self._encoded(start, start + samples, OPEN_CHUNK)
-        return chunk, header + body.tobytes()
+        chunk = self._chunk(start, start + samples)
+        body = b"".join([bytes(part) for part in self._file(start, start + samples)])
+        return replace(chunk, checksum=crc64nvme(body), file=OPEN_CHUNK), body
 
     def settled(self, now_ns: int) -> int:
         """Return up to which sample nothing changes any more, and all can be rendered.
@@ -230,10 +246,10 @@ class Sealer:
         self._reader.close()
 
     def _take_in(self) -> None:
-        for record in self._reader.read():
-            payload = self._payload(record) if record.kind in _WITH_JSON else None
-            self.timeline.feed(record, payload)
-            self._last_written_ns = max(self._last_written_ns, record.written_ns)
+        for rows in self._reader.batches():
+            told = np.flatnonzero(_WITH_JSON[rows["kind"]]).tolist()
+            self.timeline.feed_rows(rows, {index: self._payload(rows, index) for index in told})
+            self._last_written_ns = max(self._last_written_ns, int(rows["written_ns"].max()))
 
     def _advance(self, now_ns: int, *, final: bool = False) -> None:
         self.timeline.advance(now_ns, final=final)
@@ -243,11 +259,13 @@ class Sealer:
         for gap in [gap for gap in lost if gap.end is None and (gap.track, gap.start) in ended]:
             lost.remove(gap)
 
-    def _payload(self, record: Record) -> object:
-        view = self._reader.view(record.segment)
+    def _payload(self, rows: Rows, index: int) -> object:
+        row = rows[index]
+        view = self._reader.view(int(row["segment"]))
         if view is None:
-            raise LookupError(f"journal segment {record.segment} is gone while it is read")
-        return json.loads(bytes(view[record.offset : record.offset + record.length]))
+            raise LookupError(f"journal segment {row['segment']} is gone while it is read")
+        offset = int(row["offset"])
+        return json.loads(bytes(view[offset : offset + int(row["length"])]))
 
     def _next_end(self) -> int | None:
         start, length = self.sealed_samples, self.timeline.length
@@ -257,29 +275,44 @@ class Sealer:
         return end if self._renderer.ready(end) else None
 
     def _seal(self, start: int, end: int) -> Chunk:
-        chunk, header, body = self._encoded(start, end)
+        chunk = self._chunk(start, end)
+        checksum = 0
 
         def write(file: BinaryIO) -> None:
-            file.write(header)
-            file.write(body.data.cast("B"))
+            nonlocal checksum
+            checksum = 0
+            for part in self._file(start, end):
+                file.write(part)
+                checksum = crc64nvme(part, checksum)
 
-        self.reserve.grow(chunk.bytes, drop=self._drop)
+        try:
+            self.reserve.grow(chunk.bytes, drop=False)
+        except SpoolFull:
+            self._reader.drop_before(0, self._quota)  # spares
+            self.reserve.grow(chunk.bytes, drop=self._drop)
         self.reserve.become(self.chunk_path(chunk), chunk.bytes, write)
-        return chunk
+        return replace(chunk, checksum=checksum)
 
-    def _encoded(self, start: int, end: int, file: str = "") -> tuple[Chunk, bytes, Samples]:
-        """Return the chunk of samples [start, end), its header, and its samples as they follow."""
-        planes = self._renderer.planes(start, end)
-        if not len(planes):  # nobody has joined yet: a file needs a channel
-            planes = np.zeros((1, end - start), dtype=np.int16)
-        channels, samples = planes.shape
-        header = WAV.header(samples, self.timeline.sample_rate, channels)
-        body = np.ascontiguousarray(planes.T)
-        size = len(header) + body.nbytes
-        number = len(self.sealed) + 1
+    def _chunk(self, start: int, end: int) -> Chunk:
+        """Return what is known of a chunk of samples [start, end) before it is rendered."""
         names = tuple(state.name for state in self.timeline.tracks)
-        checksum = crc64nvme(body.data.cast("B"), crc64nvme(header))
-        return Chunk(number, start, samples, names, size, checksum, file=file), header, body
+        channels, samples = max(1, len(names)), end - start
+        size = len(WAV.header(samples, self.timeline.sample_rate, channels))
+        size += 2 * channels * samples
+        return Chunk(len(self.sealed) + 1, start, samples, names, size, 0)
+
+    def _file(self, start: int, end: int) -> Iterator[bytes | memoryview]:
+        """Yield the bytes of a chunk's file, each piece to be used before the next."""
+        tracks = len(self.timeline.tracks)
+        channels = max(1, tracks)  # if nobody has joined yet: a file needs one
+        yield WAV.header(end - start, self.timeline.sample_rate, channels)
+        most = min(BLOCK_SAMPLES, end - start)
+        planes, frames = np.empty((tracks, most), np.int16), np.zeros((most, channels), np.int16)
+        for first in range(start, end, BLOCK_SAMPLES):
+            count = min(BLOCK_SAMPLES, end - first)
+            rendered = self._renderer.planes(first, first + count, planes[:, :count])
+            interleave(rendered, frames[:count])
+            yield frames[:count].data.cast("B")
 
     def _forget(self) -> None:
         position = self.sealed_samples
@@ -287,7 +320,9 @@ class Sealer:
         self._renderer.forget()
         if self._checkpoint():
             oldest = self.timeline.oldest_segment(self._reader.segment)
-            self._reader.drop_before(oldest, self._quota)
+            going_on = self._drop and self.timeline.length is None
+            spares = MOST_SPARES if going_on and self._quota.roomy else 0
+            self._reader.drop_before(oldest, self._quota, spares=spares)
 
     def _checkpoint(self) -> bool:
         """Note what a restart cannot read from the journal once it shrinks; return whether it may.
@@ -296,9 +331,9 @@ class Sealer:
         """
         timeline = self.timeline
         document = {
-            "version": 1,
+            "version": CHECKPOINT_VERSION,
             # Before the gaps: a chunk that is lost by now has its gap among them.
-            "sealed": [asdict(chunk) for chunk in self.sealed],
+            "sealed": [chunk.state() for chunk in self.sealed],
             "timeline": timeline.state(),
             "journal": self._undecided(),
         }
@@ -325,10 +360,10 @@ class Sealer:
         And when the newest record was written: a recording that is cut off ends there.
         """
         record = self.timeline.oldest_pending
-        segment, offset = self._reader.segment, self._reader.offset
+        segment, slot = self._reader.segment, self._reader.slot
         if record is not None:
-            segment, offset = record.segment, record.begin
-        return {"segment": segment, "offset": offset, "written_ns": self._last_written_ns}
+            segment, slot = record.segment, record.slot
+        return {"segment": segment, "slot": slot, "written_ns": self._last_written_ns}
 
 
 def _mark(kind: Kind, at_ns: int) -> Record:

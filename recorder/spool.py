@@ -178,7 +178,7 @@ class Spool:
         Args:
             quota: Gets back the bytes of journal segments and chunk files.
         """
-        for path in (*self.journal.glob("*.journal"), *self.chunks.glob("*.wav")):
+        for path in (*self.journal.glob("*.*"), *self.chunks.glob("*.wav")):
             with contextlib.suppress(OSError):
                 quota.give(path.stat().st_size)
         # Under another name first: half a folder must not look like a recording.

@@ -19,14 +19,14 @@ bit-identical whatever the chunk length.
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
-from itertools import islice
-from typing import Any
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Self
 
+from recorder.batches import LEAST_BATCH, Batches
 from recorder.drift import Drift
 from recorder.grid import Grid, plain_length
+from recorder.journal_format import Rows
+from recorder.pending import Pending
 from recorder.placement import NS, TIMESTAMP_NS, Placement
 from recorder.records import Kind, Record
 from recorder.runs import Piece, Run, Source, TrackState
@@ -70,6 +70,9 @@ class Timeline:
         sample_rate: Of the recording, Hz.
         hold_back_seconds: Sum of look-ahead and reach; each gets half.
         stall_seconds: How long a capture track that falls silent may be stalled.
+
+    Attributes:
+        least_batch: How many frames must be decided on at once to be taken by the many.
     """
 
     def __init__(
@@ -87,7 +90,8 @@ class Timeline:
         self.pauses: list[list[int | None]] = []
         self.decided_ns = 0
         self.length: int | None = None
-        self._pending: deque[tuple[Record, Any]] = deque()
+        self.least_batch = LEAST_BATCH
+        self._pending = Pending()
         self._runs_begun = 0
 
     def position(self, at_ns: int) -> int:
@@ -96,7 +100,11 @@ class Timeline:
 
     def feed(self, record: Record, payload: Any = None) -> None:
         """Take one record; `payload` is its decoded JSON, for kinds that carry it."""
-        self._pending.append((record, payload))
+        self._pending.append(record, payload)
+
+    def feed_rows(self, rows: Rows, payloads: dict[int, Any]) -> None:
+        """Take many records, as rows of `recorder.records.PLACED`; payloads by their index."""
+        self._pending.extend(rows, payloads)
 
     def advance(self, now_ns: int, *, final: bool = False) -> None:
         """Decide on everything that was written long enough before `now_ns`; or on all, if final.
@@ -108,16 +116,35 @@ class Timeline:
         horizon = now_ns - self.look_ahead_ns
         decided_ns = now_ns if final else horizon
         pending = self._pending
-        while pending and (final or pending[0][0].written_ns <= horizon):
-            record, payload = pending[0]
-            if not self._decide(record, payload, None if final else now_ns):
+        count = self._due(None if final else horizon)
+        batches = None
+        if count >= self.least_batch:
+            rows = pending.rows[:count]
+            batches = Batches(self.placement, self.reach, self.tracks, rows, self.least_batch)
+        done = 0
+        while done < count:
+            if batches is not None and (taken := batches.take(done)):
+                done += taken
+                pending.drop(taken)
+                continue
+            record = pending[0]
+            if not self._decide(record, pending.payload(), None if final else now_ns):
                 decided_ns = record.written_ns - 1
                 break
-            pending.popleft()
+            done += 1
+            pending.drop(1)
         self.decided_ns = max(self.decided_ns, decided_ns)
         for state in self.tracks:  # what ended before a frame not yet decided on cannot go on
             if state.run is not None and (final or state.cursor < self._reachable(state)):
                 self._close(state)
+
+    def _due(self, horizon: int | None) -> int:
+        """Return how many of the oldest records were written until then, ns; None: all."""
+        pending = self._pending
+        if not len(pending) or horizon is None:
+            return len(pending)
+        late = pending.rows["written_ns"] > horizon
+        return int(late.argmax()) if late.any() else len(late)
 
     def _reachable(self, state: TrackState) -> int:
         """Return the first position that audio not yet decided on can have on a track."""
@@ -145,12 +172,12 @@ class Timeline:
     @property
     def stopping(self) -> bool:
         """Whether a stop was fed that is not decided on yet."""
-        return any(record.kind is Kind.STOP for record, _ in self._pending)
+        return bool((self._pending.rows["kind"] == Kind.STOP).any())
 
     @property
     def oldest_pending(self) -> Record | None:
         """The oldest record not decided on."""
-        return self._pending[0][0] if self._pending else None
+        return self._pending[0] if len(self._pending) else None
 
     def state(self) -> dict[str, Any]:
         """Return everything decided so far as plain JSON types, for `restore`."""
@@ -182,11 +209,35 @@ class Timeline:
         self.decided_ns = state["decided_ns"]
         self.length = state["length"]
 
+    def copy(self) -> Self:
+        """Return a timeline of its own that stands where this one does."""
+        other = type(self)(self.sample_rate, 0)
+        other.look_ahead_ns, other.reach, other.stall_ns = (
+            self.look_ahead_ns,
+            self.reach,
+            self.stall_ns,
+        )
+        other.placement = self.placement
+        other.least_batch = self.least_batch
+        other.runs = [run.copy() for run in self.runs]
+        runs = {run.number: run for run in other.runs}
+        other.tracks = [
+            state.copy(None if state.run is None else runs[state.run.number])
+            for state in self.tracks
+        ]
+        other.turns = [replace(turn) for turn in self.turns]
+        other.lost = [replace(lost) for lost in self.lost]
+        other.pauses = [pause.copy() for pause in self.pauses]
+        other.decided_ns, other.length = self.decided_ns, self.length
+        other._pending = self._pending.copy()
+        other._runs_begun = self._runs_begun
+        return other
+
     def oldest_segment(self, reading: int) -> int:
         """Return the first journal segment still needed; `reading` is where the reader stands."""
         needed = [run.pieces[0].segment for run in self.runs if run.pieces]
-        if self._pending:
-            needed.append(self._pending[0][0].segment)
+        if len(self._pending):
+            needed.append(self._pending[0].segment)
         return min([reading, *needed])
 
     def forget_before(self, position: int, runs_before: dict[int, int]) -> None:
@@ -258,7 +309,7 @@ class Timeline:
             earliest = self.position(record.written_ns) - self.reach
         if state.cursor < earliest:
             self._close(state)  # as `advance` has done, if it was asked in between
-        found = self.placement.start(record, state, self._later, known_ns, earliest)
+        found = self.placement.start(record, state, self._pending.later, known_ns, earliest)
         if found is None:
             return False
         start = max(found.position, earliest)
@@ -267,9 +318,7 @@ class Timeline:
         if run is None or start != state.cursor or run.grid.rate_in != record.sample_rate:
             run = self._begin(state, record, start, found.arrival)
         self._keep_time(state, run, record, samples)
-        piece = Piece(run.count, samples, record.channels, record.segment, record.offset)
-        run.pieces.append(piece)
-        run.count += samples
+        run.add(samples, record.channels, record.segment, record.offset)
         grid = run.grid
         state.cursor = run.start + grid.output(run.count)
         state.media = run.media + plain_length(run.count, grid.rate_in, grid.rate_out)
@@ -283,9 +332,6 @@ class Timeline:
         if record.time_ns is not None or state.next_ns is not None:
             self._note_time(state, record)
         return True
-
-    def _later(self) -> Iterator[Record]:
-        return (record for record, _ in islice(self._pending, 1, None))
 
     def _begin(self, state: TrackState, record: Record, start: int, arrival: int | None) -> Run:
         """Begin a run; by its arrival, if any, it is known again how its source's clock stands."""

@@ -13,6 +13,7 @@ from calls import RATE, VOICE, die, leftovers, listing, manifest, samples, setti
 from faulty_store import FaultyStore, refusal, reset
 
 from recorder import Outcome, Recorder, Recovered, Session, Settings, State, VirtualClock
+from recorder.journal_format import HEADER_BYTES, HEADERS, SLOTS, TABLE_AT, offsets
 from uploader.errors import AccessDenied
 from uploader.local import LocalStore
 
@@ -283,8 +284,11 @@ async def test_a_damaged_journal_gives_what_can_be_read_and_says_what_cannot(
     await dead_call(tmp_path, clock, 2)
     path = tmp_path / "spool" / "call" / "journal" / "00000001.journal"
     body = bytearray(path.read_bytes())
-    at = body.index(VOICE[50 * 480 : 51 * 480].tobytes()) - 32
-    body[at + 24 : at + 32] = b"\xff\xee\xdd\x0c\x01\x02\x03\x04"
+    payload = body.index(VOICE[50 * 480 : 51 * 480].tobytes())
+    table = np.frombuffer(bytes(body), HEADERS, SLOTS, TABLE_AT)
+    [slot] = np.flatnonzero(offsets(table["commit"]) == payload)
+    at = TABLE_AT + HEADER_BYTES * int(slot)
+    body[at + 32 : at + 36] = b"\xff\xee\xdd\x0c"
     path.write_bytes(body)
     [one] = await recovered(tmp_path, clock)
     assert one.outcome is Outcome.RECOVERED

@@ -8,9 +8,23 @@ from pathlib import Path
 
 import pytest
 
-from recorder.journal import AUDIO_LIMIT, MAX_PAYLOAD, SEGMENT_BYTES, JournalReader, JournalWriter
+from recorder.journal import JournalWriter
+from recorder.journal_format import (
+    COMMIT_OFFSET,
+    EXTENT_BYTES,
+    HEADER_BYTES,
+    LAST_SLOTS,
+    MARK_BYTES,
+    MARK_SLOTS,
+    MAX_PAYLOAD,
+    NO_TRACK,
+    SEGMENT_BYTES,
+    SLOTS,
+    TABLE_AT,
+    Kind,
+)
+from recorder.journal_reader import JournalReader
 from recorder.quota import SpoolFull, SpoolQuota
-from recorder.records import HEADER_BYTES, NO_TRACK, Kind, record_size
 
 PLENTY = 1 << 30
 
@@ -64,19 +78,111 @@ def test_a_reader_follows_a_writer_through_segments(folder: Path) -> None:
     reader.close()
 
 
-@pytest.mark.parametrize("room", [0, 8, 16, 24, 32, 40])
+@pytest.mark.parametrize("room", [0, 1, 2, 3])
 def test_any_room_left_at_a_segments_end(folder: Path, room: int) -> None:
-    """Marks may fill a segment to its last byte: with and without room for an end mark."""
+    """Losses may fill a segment to its last byte."""
     writer = JournalWriter(folder, SpoolQuota(PLENTY))
-    payloads = [b"a" * (AUDIO_LIMIT - HEADER_BYTES)]
+    payloads = [b"a" * MAX_PAYLOAD]
     audio(writer, payloads[0])
-    mark = SEGMENT_BYTES - AUDIO_LIMIT - HEADER_BYTES - room
-    for payload in (b"m" * mark, b"n" * 100):
+    for payload in (b"m" * (MARK_BYTES - room), b"", b"n" * 100):
         payloads.append(payload)
-        writer.append(Kind.TRACK, NO_TRACK, 0, 0, payload)
+        writer.append(Kind.LOST, NO_TRACK, 0, 0, payload)
     reader = JournalReader(folder)
     assert read_payloads(reader) == payloads
+    assert writer.number == 2
     writer.close()
+    reader.close()
+
+
+@pytest.mark.parametrize("left", [0, 1, 2])
+def test_any_number_of_headers_left_at_a_segments_end(folder: Path, left: int) -> None:
+    """With and without room for a mark that it has ended."""
+    writer = JournalWriter(folder, SpoolQuota(PLENTY))
+    reader = JournalReader(folder)
+    for _ in range(SLOTS - left):
+        writer.append(Kind.STOP, NO_TRACK, 0, 0)
+    assert len(read_payloads(reader)) == SLOTS - left
+    assert read_payloads(reader) == []
+    writer.append(Kind.PAUSE, NO_TRACK, 0, 0)
+    audio(writer, b"in another segment")
+    assert [record.segment for record in reader.read()] == [2, 2]
+    writer.close()
+    reader.close()
+
+
+def test_tiny_frames_leave_headers_for_marks(folder: Path) -> None:
+    writer = JournalWriter(folder, SpoolQuota(SEGMENT_BYTES))
+    for _ in range(SLOTS - MARK_SLOTS):
+        audio(writer, b"xy")
+    with pytest.raises(SpoolFull):
+        audio(writer, b"xy")
+    for _ in range(MARK_SLOTS - LAST_SLOTS):
+        writer.append(Kind.CLEAR, 0, 0, 0)
+    with pytest.raises(SpoolFull):
+        writer.append(Kind.CLEAR, 0, 0, 0)
+    for _ in range(LAST_SLOTS):
+        writer.append(Kind.LOST, NO_TRACK, 0, 0)
+    with pytest.raises(SpoolFull):
+        writer.append(Kind.STOP, NO_TRACK, 0, 0)
+    writer.close()
+
+
+@pytest.mark.parametrize("tracks", [1, 2, 5, 64])
+def test_what_a_track_says_lies_together(folder: Path, tracks: int) -> None:
+    """And what each has left of its room does not cost many segments."""
+    writer = JournalWriter(folder, SpoolQuota(PLENTY))
+    frames = 40_000 // tracks
+    for index in range(frames):
+        for track in range(tracks):
+            writer.append(Kind.AUDIO, track, index, index, b"v" * 320, 8000, 1)
+    reader = JournalReader(folder)
+    ends: dict[int, tuple[int, int]] = {}
+    breaks = 0
+    for record in reader.read():
+        breaks += ends.get(record.track) != (record.segment, record.offset)
+        ends[record.track] = record.segment, record.offset + record.length
+    written = tracks * frames
+    assert breaks < (
+        written * 320 / EXTENT_BYTES * 1.2 + 20 * tracks if tracks < 9 else written / 8
+    )
+    assert writer.number <= 1.3 * max(written / SLOTS, written * 320 / SEGMENT_BYTES) + 1
+    writer.close()
+    reader.close()
+
+
+def test_a_reader_goes_on_where_another_was(folder: Path) -> None:
+    writer = JournalWriter(folder, SpoolQuota(PLENTY))
+    for index in range(5):
+        audio(writer, bytes([index, index]))
+    third = list(JournalReader(folder).read())[2]
+    reader = JournalReader(folder, third.segment, third.slot)
+    assert read_payloads(reader) == [b"\2\2", b"\3\3", b"\4\4"]
+    writer.close()
+    reader.close()
+
+
+def test_a_lane_takes_what_is_sure_to_fit_and_no_more(folder: Path) -> None:
+    writer = JournalWriter(folder, SpoolQuota(PLENTY))
+    lane = writer.lane(0)
+    lane.fit(16000, 2, 640)
+    payloads = []
+    for index in range(5000):
+        payload = index.to_bytes(2, "little") * 320
+        payloads.append(payload)
+        if not lane.append(payload, index, index + 1):
+            writer.append(Kind.AUDIO, 0, index, index + 1, payload, 16000, 2)
+        if index % 1000 == 0:
+            writer.append(Kind.CLEAR, 0, index, index)
+    reader = JournalReader(folder)
+    assert [one for one in read_payloads(reader) if one] == payloads
+    records = [one for one in JournalReader(folder).read() if one.kind is Kind.AUDIO]
+    assert {(one.track, one.sample_rate, one.channels, one.length) for one in records} == {
+        (0, 16000, 2, 640)
+    }
+    assert [(one.at_ns, one.written_ns) for one in records] == [(i, i + 1) for i in range(5000)]
+    assert len({one.segment for one in records}) > 2
+    writer.close()
+    assert not lane.append(payloads[0], 0, 0)
     reader.close()
 
 
@@ -96,30 +202,59 @@ def test_an_uncommitted_record_is_not_there(folder: Path) -> None:
     audio(writer, b"whole!")
     writer.close()
     with (folder / "00000001.journal").open("r+b") as file:
-        file.seek(record_size(6))
-        file.write(b"\xff" * (HEADER_BYTES - 4))
+        file.seek(TABLE_AT + HEADER_BYTES)
+        file.write(b"\xff" * COMMIT_OFFSET)
     reader = JournalReader(folder)
     assert read_payloads(reader) == [b"whole!"]
     reader.close()
 
 
-def test_a_damaged_record_is_an_error_not_audio(folder: Path) -> None:
+@pytest.mark.parametrize("field", [24, 28, 30, 31, 32, 39])
+def test_a_damaged_record_is_an_error_not_audio(folder: Path, field: int) -> None:
+    writer = JournalWriter(folder, SpoolQuota(PLENTY))
+    audio(writer, b"whole!")
+    audio(writer, b"not so")
+    audio(writer, b"never seen")
+    writer.close()
+    with (folder / "00000001.journal").open("r+b") as file:
+        file.seek(TABLE_AT + HEADER_BYTES + field)
+        [byte] = file.read(1)
+        file.seek(-1, os.SEEK_CUR)
+        file.write(bytes([byte ^ 0x51]))
+    reader = JournalReader(folder)
+    found = []
+    with pytest.raises(ValueError, match="damaged record in segment 1, number 1"):
+        found += [record.length for record in reader.read()]
+    reader.close()
+    reader = JournalReader(folder)
+    batches = reader.batches()
+    assert next(batches)["length"].tolist() == [6]
+    reader.close()
+
+
+def test_a_segment_of_another_version_is_an_error(folder: Path) -> None:
     writer = JournalWriter(folder, SpoolQuota(PLENTY))
     audio(writer, b"whole!")
     writer.close()
-    with (folder / "00000001.journal").open("r+b") as file:
-        file.seek(24)
-        file.write(b"\x77")
+    path = folder / "00000001.journal"
+    path.write_bytes(b"1" + path.read_bytes()[1:])
     reader = JournalReader(folder)
-    with pytest.raises(ValueError, match="damaged record in segment 1"):
+    with pytest.raises(ValueError, match="segment 1 is none of this version"):
         list(reader.read())
+    reader.close()
+
+
+def test_a_segment_that_was_only_allocated_holds_nothing(folder: Path) -> None:
+    (folder / "00000001.journal").write_bytes(bytes(SEGMENT_BYTES))
+    reader = JournalReader(folder)
+    assert list(reader.read()) == []
     reader.close()
 
 
 def test_a_full_spool_refuses_audio_and_still_takes_the_stop(folder: Path) -> None:
     quota = SpoolQuota(SEGMENT_BYTES)
     writer = JournalWriter(folder, quota)
-    accepted = AUDIO_LIMIT // record_size(640)
+    accepted = MAX_PAYLOAD // 640
     for _ in range(accepted):
         audio(writer, b"f" * 640)
     with pytest.raises(SpoolFull, match="the spool holds 1048576 of at most 1048576 bytes"):
@@ -175,10 +310,52 @@ def test_dropped_segments_are_gone_and_counted(folder: Path) -> None:
     reader.close()
 
 
+def test_a_segment_is_made_of_one_that_is_not_needed_any_more(folder: Path) -> None:
+    quota = SpoolQuota(PLENTY)
+    writer = JournalWriter(folder, quota)
+    reader = JournalReader(folder)
+    for _ in range(400):
+        audio(writer, b"d" * 8000)
+    assert len(read_payloads(reader)) == 400
+    before = quota.used
+    reader.drop_before(reader.segment, quota, spares=1)
+    [spare] = folder.glob("*.spare")
+    node = spare.stat().st_ino
+    assert quota.used == before - (reader.segment - 2) * SEGMENT_BYTES
+    held = quota.used
+    writer.prepare()
+    assert quota.used == held
+    assert not list(folder.glob("*.spare"))
+    number = writer.number + 1
+    while writer.number < number:
+        audio(writer, b"e" * 8000)
+    audio(writer, b"last")
+    assert (folder / f"{number:08d}.journal").stat().st_ino == node
+    assert [payload[:1] for payload in read_payloads(reader)][-2:] == [b"e", b"l"]
+    reader.drop_before(reader.segment, quota, spares=1)
+    reader.drop_before(reader.segment, quota)
+    assert not list(folder.glob("*.spare"))
+    writer.close()
+    assert quota.used == len(list(folder.iterdir())) * SEGMENT_BYTES
+    reader.close()
+
+
+def test_what_is_left_of_an_older_segment_in_the_same_file_is_not_read(folder: Path) -> None:
+    """Where the power failed before the empty table was on the disk."""
+    writer = JournalWriter(folder, SpoolQuota(PLENTY))
+    audio(writer, b"long ago")
+    writer.close()
+    (folder / "00000001.journal").rename(folder / "00000007.journal")
+    reader = JournalReader(folder, 7)
+    with pytest.raises(ValueError, match="damaged record in segment 7, number 0"):
+        list(reader.read())
+    reader.close()
+
+
 def test_where_marks_no_longer_fit_losses_and_the_stop_still_do(folder: Path) -> None:
     """An hour of turns while nothing fits must not keep the loss of 64 tracks from being noted."""
     writer = JournalWriter(folder, SpoolQuota(SEGMENT_BYTES))
-    audio(writer, b"a" * (AUDIO_LIMIT - HEADER_BYTES))
+    audio(writer, b"a" * MAX_PAYLOAD)
     marks = 0
     with suppress(SpoolFull):
         while True:
@@ -205,7 +382,7 @@ def test_a_disk_that_is_full_is_not_asked_with_every_frame(
         asked.append(length)
         raise OSError(28, os.strerror(28))
 
-    audio(writer, b"a" * (AUDIO_LIMIT - HEADER_BYTES))
+    audio(writer, b"a" * MAX_PAYLOAD)
     with monkeypatch.context() as patch:
         patch.setattr(os, "posix_fallocate", full)
         for _ in range(5):

@@ -9,12 +9,14 @@ import numpy as np
 import pytest
 from plans import make_plan
 
-from recorder.journal import SEGMENT_BYTES, JournalWriter
+from recorder.journal import JournalWriter
+from recorder.journal_format import SEGMENT_BYTES
 from recorder.quota import SpoolFull, SpoolQuota
 from recorder.records import NO_TRACK, Kind
-from recorder.sealer import Sealer
+from recorder.sealer import MOST_SPARES, Sealer
 from recorder.spool import Spool
 from recorder.timeline import NS
+from uploader.errors import BotRecorderError
 
 RATE = 24000
 CHUNK = RATE
@@ -36,7 +38,8 @@ class Call:
         count = rate // 50
         for index in range(round(start * 50), round(end * 50)):
             at = (index + 1) * NS // 50
-            pcm = VOICE[index * count : (index + 1) * count].tobytes()
+            first = index * count % len(VOICE)
+            pcm = VOICE[first : first + count].tobytes()
             self.writer.append(Kind.AUDIO, 0, at, at, pcm, rate, 1)
 
     def look(self, now: float) -> list[int]:
@@ -88,10 +91,46 @@ def test_the_journal_shrinks_as_chunks_are_sealed(call: Call) -> None:
     for second in range(50):
         call.speak(second, second + 1)
         call.look(second + 1)
-        most = max(most, len(list(call.spool.journal.iterdir())))
+        most = max(most, len(list(call.spool.journal.glob("*.journal"))))
+        assert len(list(call.spool.journal.iterdir())) <= 2 + MOST_SPARES
     written = 50 * 16000 * 2
     assert written > 1.5 * SEGMENT_BYTES
     assert most <= 2
+    call.close()
+
+
+def test_segments_are_used_again_and_let_go_where_room_is_short(call: Call) -> None:
+    call.speak(0, 200)
+    call.look(160)
+    spares = list(call.spool.journal.glob("*.spare"))
+    assert len(spares) == MOST_SPARES
+    held = call.quota.used
+    call.speak(200, 240)
+    call.writer.prepare()
+    assert call.quota.used == held
+    assert len(list(call.spool.journal.glob("*.spare"))) < MOST_SPARES
+    assert call.look(240) == list(range(159, 239))
+    assert [chunk.number for chunk in call.sealer.sealed] == list(range(1, 239))
+    assert list(call.spool.journal.glob("*.spare"))
+    call.quota.limit = call.quota.used
+    call.speak(240, 242)
+    assert call.look(242) == [239, 240]
+    assert not list(call.spool.journal.glob("*.spare"))
+    sizes = [path.stat().st_size for path in call.spool.path.glob("*/*")]
+    reserve = call.spool.path / "reserve"
+    assert call.quota.used == sum(sizes) + (reserve.stat().st_size if reserve.exists() else 0)
+    call.close()
+
+
+def test_a_checkpoint_of_another_version_is_not_read(call: Call) -> None:
+    call.speak(0, 10)
+    call.look(10)
+    path = call.spool.path / "checkpoint.json"
+    document = json.loads(path.read_text())
+    path.write_text(json.dumps(document | {"version": 1}))
+    sealer = Sealer(call.spool, call.quota, call.plan)
+    with pytest.raises(BotRecorderError, match="has version 1, this program reads 2"):
+        sealer.restore()
     call.close()
 
 
@@ -198,7 +237,7 @@ def test_without_a_checkpoint_the_journal_stays_and_the_next_look_writes_it(
         assert call.look(41) == [39]
     assert sorted(call.spool.journal.iterdir()) == before
     assert call.look(41.1) == []
-    assert len(list(call.spool.journal.iterdir())) < len(before)
+    assert len(list(call.spool.journal.glob("*.journal"))) < len(before)
     checkpoint = json.loads((call.spool.path / "checkpoint.json").read_text())
     assert len(checkpoint["sealed"]) == 39
     call.close()
