@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 from bisect import bisect_right
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import BinaryIO, Protocol, TypeVar
 
 import numpy as np
 
@@ -17,6 +18,9 @@ from uploader.checksum import crc64nvme
 from uploader.errors import BotRecorderError, NoSuchObject
 
 T = TypeVar("T")
+
+BLOCK_SAMPLES = 1 << 16
+"""So many are read at a time where much is: what is in the processor's cache costs less."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,15 +80,7 @@ class ChunkReader:
             IndexError: They are not.
             StoreError: A chunk is only in the store, and cannot be read there.
         """
-        if not self._chunks or end > self._chunks[-1].end:
-            raise IndexError(f"samples [{start}, {end}) are not sealed")
-        index = bisect_right(self._chunks, start, key=_first_sample) - 1
-        wanted: list[tuple[Chunk, int, int]] = []
-        while index < len(self._chunks) and self._chunks[index].first_sample < end:
-            chunk = self._chunks[index]
-            first, last = max(start, chunk.first_sample), min(end, chunk.end)
-            wanted.append((chunk, first - chunk.first_sample, last - chunk.first_sample))
-            index += 1
+        wanted = self._wanted(start, end)
         # Tracks only ever join, so the last chunk names all there are.
         tracks = wanted[-1][0].tracks
 
@@ -102,6 +98,46 @@ class ChunkReader:
         ]
         return Planes(await self.in_thread(lambda: _joined(found, len(tracks))), tracks)
 
+    def blocks(self, start: int, end: int) -> Iterator[Planes]:
+        """Yield samples [start, end) a block at a time, each to be used before the next.
+
+        Blocking, for a worker thread: a part that is read and laid out in one go is in memory
+        several times.
+
+        Raises:
+            IndexError: They are not sealed.
+            FileNotFoundError: A chunk has no file here: `read` finds it elsewhere.
+            DamagedChunk: A file is cut off.
+        """
+        wanted = self._wanted(start, end)
+        tracks = wanted[-1][0].tracks
+        planes = np.empty((len(tracks), min(BLOCK_SAMPLES, end - start)), np.int16)
+        for chunk, begin, until in wanted:
+            with contextlib.ExitStack() as stack:
+                file = None
+                if chunk.tracks and not chunk.lost:
+                    file = stack.enter_context(self._path(chunk).open("rb"))
+                    _seek(file, chunk, begin)
+                for first in range(begin, until, BLOCK_SAMPLES):
+                    block = planes[:, : min(BLOCK_SAMPLES, until - first)]
+                    block.fill(0)
+                    if file is not None:
+                        _fill(block[: len(chunk.tracks)], file)
+                    yield Planes(block, tracks)
+
+    def _wanted(self, start: int, end: int) -> list[tuple[Chunk, int, int]]:
+        """Return the chunks with samples [start, end), and which of each one's own those are."""
+        if not self._chunks or end > self._chunks[-1].end:
+            raise IndexError(f"samples [{start}, {end}) are not sealed")
+        index = bisect_right(self._chunks, start, key=_first_sample) - 1
+        wanted = []
+        while index < len(self._chunks) and self._chunks[index].first_sample < end:
+            chunk = self._chunks[index]
+            first, last = max(start, chunk.first_sample), min(end, chunk.end)
+            wanted.append((chunk, first - chunk.first_sample, last - chunk.first_sample))
+            index += 1
+        return wanted
+
     def _from_file(self, chunk: Chunk, begin: int, until: int) -> Samples | None:
         """Return a chunk's samples; None if there is no file."""
         if chunk.lost or not chunk.tracks:
@@ -109,8 +145,7 @@ class ChunkReader:
         width = len(chunk.tracks)
         try:
             with self._path(chunk).open("rb") as file:
-                offset = parse_header(file.read(4096)).data_offset
-                file.seek(offset + begin * 2 * width)
+                _seek(file, chunk, begin)
                 raw = np.fromfile(file, dtype="<i2", count=(until - begin) * width)
         except (FileNotFoundError, NotADirectoryError):
             return None
@@ -145,6 +180,25 @@ def _joined(rows: list[Samples], tracks: int) -> Samples:
         samples[: len(row), at : at + row.shape[1]] = row
         at += row.shape[1]
     return samples
+
+
+def _seek(file: BinaryIO, chunk: Chunk, sample: int) -> None:
+    """Go to where a chunk's sample lies in its file."""
+    offset = parse_header(file.read(4096)).data_offset
+    file.seek(offset + sample * 2 * len(chunk.tracks))
+
+
+def _fill(planes: Samples, file: BinaryIO) -> None:
+    """Read so many samples of all tracks.
+
+    Raises:
+        DamagedChunk: There are fewer.
+    """
+    raw = np.fromfile(file, dtype="<i2", count=planes.size)
+    if raw.size < planes.size:
+        raise DamagedChunk(f"{file.name} is cut off")
+    for index, plane in enumerate(planes):
+        plane[:] = raw[index :: len(planes)]
 
 
 def _silence(chunk: Chunk, begin: int, until: int) -> Samples:

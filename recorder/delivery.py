@@ -16,6 +16,7 @@ A stop, a restart after a crash and a rescue by another host are the same code: 
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
@@ -26,6 +27,7 @@ from loguru import logger
 
 from recorder import events
 from recorder.account import Account
+from recorder.buffers import buffer
 from recorder.chunk_reader import ChunkReader, DamagedChunk
 from recorder.chunks import Chunk, Contents
 from recorder.clean_up import CleanUp
@@ -43,6 +45,7 @@ from uploader.checksum import crc64nvme
 from uploader.errors import BotRecorderError, NoSuchObject, StoreError, TransientError
 from uploader.manifest import LostOwnership, ManifestFile, Stored
 from uploader.probe import Capabilities
+from uploader.store import Body
 from uploader.upload import Context
 
 QUIET_CHUNKS = 1.5
@@ -560,13 +563,17 @@ class Delivery:
         spool.remove(self._quota)
 
 
-def _read_chunk(path: Path, chunk: Chunk) -> bytes:
+def _read_chunk(path: Path, chunk: Chunk) -> Body:
     """Return a chunk file's bytes.
 
     Raises:
         DamagedChunk: They are not what was sealed: no store would take them, however often.
     """
-    body = path.read_bytes()
+    with path.open("rb", buffering=0) as file:
+        body = buffer(os.fstat(file.fileno()).st_size)
+        at = 0
+        while at < len(body) and (count := file.readinto(body[at:])):
+            at += count
     if crc64nvme(body) != chunk.checksum:
         raise DamagedChunk(
             f"{path} is not what was recorded",

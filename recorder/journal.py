@@ -251,8 +251,13 @@ class JournalWriter:
 
     @property
     def needs_spare(self) -> bool:
-        """Whether `prepare` has something to do."""
-        return self._spare is None and not self._closed
+        """Whether `prepare` should be called: half of the segment at hand is used.
+
+        Not before: a spare is a megabyte of mapped memory for each session.
+        """
+        if self._spare is not None or self._closed:
+            return False
+        return self.free > SEGMENT_BYTES // 2 or self.slot > TABLE_END // 2
 
     def close(self) -> None:
         """Unmap; the files stay, but for a spare that holds nothing. Idempotent."""

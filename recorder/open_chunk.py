@@ -16,6 +16,7 @@ from recorder.account import Account
 from recorder.chunks import Chunk
 from uploader.errors import BotRecorderError
 from uploader.retry import Deadline
+from uploader.store import Body
 
 SETTLE_SECONDS = 2.0
 """How long what is under way may take when the recording ends: deletes must not overtake it."""
@@ -69,7 +70,7 @@ class OpenChunk:
         plan, end = self._account.plan, self._end()
         return math.inf if end <= self._until else end / plan.sample_rate + plan.hold_back_seconds
 
-    async def send(self, render: Callable[[int], Awaitable[tuple[Chunk, bytes] | None]]) -> None:
+    async def send(self, render: Callable[[int], Awaitable[tuple[Chunk, Body] | None]]) -> None:
         """Send it, if it is settled; where that fails, the chunk itself is the next try.
 
         Args:
@@ -88,7 +89,7 @@ class OpenChunk:
         finally:
             self.idle.set()
 
-    async def _put(self, chunk: Chunk, body: bytes) -> None:
+    async def _put(self, chunk: Chunk, body: Body) -> None:
         plan = self._account.plan
         seconds = max(LEAST_SECONDS, plan.seconds(chunk.samples))
         self._deadline = Deadline(time.monotonic() + seconds)

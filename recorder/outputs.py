@@ -11,8 +11,10 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from recorder import layouts
+from recorder.buffers import buffer
 from recorder.chunk_reader import ChunkReader, Planes
 from recorder.containers import Container
 from recorder.render import Samples
@@ -133,17 +135,37 @@ class OutputSource:
             return head
         begin, until = first // width, -(-last // width)
         origin = self._spec.first_sample
-        planes = await self._reader.read(origin + begin, origin + until)
-        skipped = first - begin * width
-        return await self._reader.in_thread(
-            lambda: self._laid_out(head, planes, skipped, last - first)
-        )
-
-    def _laid_out(self, head: bytes, planes: Planes, skipped: int, size: int) -> bytearray:
-        """Return `head` and the planes' bytes [skipped, skipped + size) as the layout has them."""
-        pcm = np.ascontiguousarray(self._spec.render(planes), dtype="<i2").reshape(-1)
-        body = bytearray(len(head) + size)
+        body = buffer(len(head) + last - first)
         body[: len(head)] = head
-        # By numpy, which lets other threads have the interpreter meanwhile.
-        np.frombuffer(body, np.uint8)[len(head) :] = pcm.view(np.uint8)[skipped : skipped + size]
+        pcm = np.frombuffer(body, np.uint8)[len(head) :]
+        skipped = first - begin * width
+        whole = (origin + begin, origin + until)
+
+        def from_files() -> bool:
+            at = -skipped
+            try:
+                for planes in self._reader.blocks(*whole):
+                    at = self._lay_out(planes, pcm, at)
+            except (FileNotFoundError, NotADirectoryError):
+                return False
+            return True
+
+        if not await self._reader.in_thread(from_files):
+            planes = await self._reader.read(*whole)
+            await self._reader.in_thread(lambda: self._lay_out(planes, pcm, -skipped))
         return body
+
+    def _lay_out(self, planes: Planes, pcm: NDArray[np.uint8], at: int) -> int:
+        """Put the planes' bytes, as the layout has them, where they belong; return their end.
+
+        Args:
+            planes: Samples.
+            pcm: Where all bytes that are wanted go.
+            at: Where in it these begin; what lies before its first byte, or behind its last, is
+                not wanted.
+        """
+        laid = np.ascontiguousarray(self._spec.render(planes), dtype="<i2").reshape(-1)
+        found = laid.view(np.uint8)
+        end = at + len(found)
+        pcm[max(0, at) : end] = found[max(0, -at) : len(pcm) - at]
+        return end

@@ -10,6 +10,9 @@ import numpy as np
 from recorder.journal_format import Rows
 from recorder.records import PLACED, Record, record_of, row_of
 
+KEPT = 256
+"""So many records that are decided on may be kept: to drop each would cost more."""
+
 
 class Pending:
     """A queue of records, in journal order."""
@@ -76,6 +79,10 @@ class Pending:
     def drop(self, count: int) -> None:
         """Drop so many of the oldest."""
         self._first += count
+        most = self._first > KEPT and 2 * self._first > len(self._records)
+        if most and not self._fresh:
+            self._rows = self._rows[self._first :].copy()  # a view would keep all of them
+            self._let_go()
 
     def copy(self) -> Self:
         """Return another queue of the same records."""
@@ -98,6 +105,9 @@ class Pending:
             if one is not None:
                 parts.append(one)
         self._rows = np.concatenate(parts)[self._first :]
+        self._let_go()
+        self._fresh = []
+
+    def _let_go(self) -> None:
         del self._records[: self._first], self._payloads[: self._first]
         self._first = 0
-        self._fresh = []

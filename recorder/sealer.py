@@ -15,6 +15,7 @@ from typing import BinaryIO
 import numpy as np
 from loguru import logger
 
+from recorder.buffers import buffer
 from recorder.chunks import OPEN_CHUNK, Chunk
 from recorder.containers import container
 from recorder.journal_format import Rows
@@ -29,6 +30,7 @@ from recorder.spool import Spool
 from recorder.timeline import NS, Timeline
 from uploader.checksum import crc64nvme
 from uploader.errors import BotRecorderError
+from uploader.store import Body
 
 _WITH_JSON = np.zeros(256, np.bool_)  # by kind
 _WITH_JSON[[Kind.TRACK, Kind.TURN_END, Kind.LOST, Kind.STOP]] = True
@@ -213,7 +215,7 @@ class Sealer:
             renderer = Renderer(timeline, self._reader.view)
         return renderer.planes(start, end), tuple(state.name for state in timeline.tracks)
 
-    def open_chunk(self, now_ns: int, samples: int) -> tuple[Chunk, bytes] | None:
+    def open_chunk(self, now_ns: int, samples: int) -> tuple[Chunk, Body] | None:
         """Return what the open chunk will begin with.
 
         Args:
@@ -228,7 +230,10 @@ class Sealer:
         if not samples <= self.settled(now_ns) - start < self._chunk_samples:
             return None
         chunk = self._chunk(start, start + samples)
-        body = b"".join([bytes(part) for part in self._file(start, start + samples)])
+        body, at = buffer(chunk.bytes), 0
+        for part in self._file(start, start + samples):
+            body[at : at + len(part)] = part
+            at += len(part)
         return replace(chunk, checksum=crc64nvme(body), file=OPEN_CHUNK), body
 
     def settled(self, now_ns: int) -> int:
@@ -242,7 +247,7 @@ class Sealer:
         return max(self.sealed_samples, self._renderer.ready_until())
 
     def close(self) -> None:
-        """Unmap the journal."""
+        """Unmap the journal; what is read of it later is mapped again."""
         self._reader.close()
 
     def _take_in(self) -> None:

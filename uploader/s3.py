@@ -7,7 +7,6 @@ it is known before, so that the body is neither hashed again nor sent in chunked
 from __future__ import annotations
 
 import contextlib
-import io
 from collections.abc import AsyncIterator, Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, cast
@@ -28,6 +27,7 @@ from uploader.errors import (
     Unsupported,
 )
 from uploader.s3_answers import confirmed, info_of, newest_parts, unquoted, written_etag
+from uploader.s3_body import body_file
 from uploader.s3_client import DEFAULT_REGION, Connection, connect, requesting, translated
 from uploader.store import (
     Body,
@@ -153,7 +153,7 @@ class S3Store(Store):
         limits.check_attributes("put", key, attributes)
         # The two operations take the same options for what is set with the object.
         request = cast("PutObjectRequestTypeDef", self._new_object(key, attributes))
-        request["Body"] = io.BytesIO(body)
+        request["Body"] = body_file(body)
         sent = self._checksum(body, checksum)
         if sent is not None:
             request["ChecksumCRC64NVME"] = crc.encode(sent)
@@ -288,7 +288,7 @@ class S3Store(Store):
             "Key": self.prefix + key,
             "UploadId": upload_id,
             "PartNumber": number,
-            "Body": io.BytesIO(body),
+            "Body": body_file(body),
         }
         sent = self._checksum(body, checksum)
         if sent is not None:

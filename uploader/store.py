@@ -25,7 +25,7 @@ from typing import Self
 
 from uploader.errors import NoSuchBucket, StoreError, WrongRegion
 
-Body = bytes | bytearray
+Body = bytes | bytearray | memoryview
 """What is sent: one contiguous buffer, not changed by anyone until the call has ended."""
 
 #: Limits of Amazon S3 multipart uploads (S3 User Guide, "Amazon S3 multipart upload limits").
