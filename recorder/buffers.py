@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import mmap
 
+_FLAGS = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
+
 
 def buffer(size: int) -> memoryview:
     """Return `size` zero bytes, mapped for themselves.
@@ -12,4 +14,4 @@ def buffer(size: int) -> memoryview:
     back to the system with the last view of them. Nothing is touched here: to zero a part's bytes
     would keep the interpreter for milliseconds.
     """
-    return memoryview(mmap.mmap(-1, size) if size else b"")
+    return memoryview(mmap.mmap(-1, size, flags=_FLAGS) if size else b"")

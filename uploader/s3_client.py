@@ -95,6 +95,7 @@ async def connect(
         read_timeout=read_timeout,
         max_pool_connections=max_connections,
         retries={"total_max_attempts": 1},
+        parameter_validation=False,  # what may be sent is checked by `uploader.limits`
         request_checksum_calculation="when_required",
         response_checksum_validation="when_required",
         tcp_keepalive=True,
@@ -163,14 +164,22 @@ def _send_small_unasked(params: dict[str, Any], **_: object) -> None:
 def _resolve_for_all_keys(client: S3Client) -> None:
     """Have the endpoint found once for a bucket, not for each key, which it does not depend on.
 
-    It is remembered by the parameters it is found from, and finding it is a fourth of a request's
-    cost. Where the client keeps those elsewhere, it is merely slower.
+    Finding it, and even what it is found from, is a third of a request's cost. Where the client
+    does that elsewhere, it is merely slower.
     """
-    resolver = getattr(client, "_ruleset_resolver", None)
-    parameters = getattr(resolver, "_param_definitions", None)
-    if isinstance(parameters, dict):
-        for name in ("Key", "Prefix"):
-            parameters.pop(name, None)
+    resolver: Any = getattr(client, "_ruleset_resolver", None)
+    construct = getattr(resolver, "construct_endpoint", None)
+    if construct is None:
+        return
+    found: dict[tuple[str, object], Any] = {}
+
+    async def remembered(operation_model: Any, call_args: Any, request_context: Any) -> Any:
+        key = (operation_model.name, (call_args or {}).get("Bucket"))
+        if key not in found:
+            found[key] = await construct(operation_model, call_args, request_context)
+        return found[key]
+
+    resolver.construct_endpoint = remembered
 
 
 # -- credentials

@@ -65,7 +65,7 @@ async def rows(plan: Plan) -> list[Row]:
     """Store up, store away."""
     incumbents = (await run(__name__, "theirs"))["held"]
     made = []
-    for up, more in ((True, 2), (False, 3)):
+    for up, more in ((True, 5), (False, 5)):
         one = await run(__name__, "sessions", s3=plan.s3, count=1, up=up)
         some = await run(__name__, "sessions", s3=plan.s3, count=more, up=up)
         each = (some["held"] - one["held"]) / (more - 1)

@@ -42,7 +42,10 @@ def memory_mib() -> dict[str, float]:
 
 
 def held_mib() -> float:
-    """Private memory that is in use: what is free is given back to the system first."""
+    """Private memory that is in use: what is free is given back to the system first.
+
+    As far as it can be: what lies at the end of a thread's arena is kept by the allocator.
+    """
     gc.collect()
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc has it
     if trim is not None:
