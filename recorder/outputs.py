@@ -56,6 +56,12 @@ class OutputSpec:
             return np.zeros((planes.samples.shape[1], 1), dtype=np.int16)
         return layouts.track(planes.samples, planes.tracks, self.track).reshape(-1, 1)
 
+    def is_plain(self, tracks: Sequence[str]) -> bool:
+        """Return whether frames of these tracks, interleaved, are this output's as they are."""
+        if self.layout == "stereo":
+            return layouts.is_stereo(tracks)
+        return len(tracks) == 1 and self.track in ("", *tracks)
+
 
 def mixed_outputs(
     names: Sequence[str],
@@ -131,19 +137,20 @@ class OutputSource:
         last = max(end, header_bytes) - header_bytes
         if first >= last:
             return head
-        begin, until = first // width, -(-last // width)
         origin = self._spec.first_sample
+        body = bytearray(len(head) + last - first)
+        body[: len(head)] = head
+        target = memoryview(body)[len(head) :]
+        if await self._reader.copy(origin * width + first, width, target, self._spec.is_plain):
+            return body
+        begin, until = first // width, -(-last // width)
         planes = await self._reader.read(origin + begin, origin + until)
         skipped = first - begin * width
-        return await self._reader.in_thread(
-            lambda: self._laid_out(head, planes, skipped, last - first)
-        )
-
-    def _laid_out(self, head: bytes, planes: Planes, skipped: int, size: int) -> bytearray:
-        """Return `head` and the planes' bytes [skipped, skipped + size) as the layout has them."""
-        pcm = np.ascontiguousarray(self._spec.render(planes), dtype="<i2").reshape(-1)
-        body = bytearray(len(head) + size)
-        body[: len(head)] = head
-        # By numpy, which lets other threads have the interpreter meanwhile.
-        np.frombuffer(body, np.uint8)[len(head) :] = pcm.view(np.uint8)[skipped : skipped + size]
+        await self._reader.in_thread(lambda: self._lay_out(planes, skipped, target))
         return body
+
+    def _lay_out(self, planes: Planes, skipped: int, target: memoryview) -> None:
+        """Fill `target` with the planes' bytes, as the layout has them, from `skipped` on."""
+        pcm = np.ascontiguousarray(self._spec.render(planes), dtype="<i2").reshape(-1)
+        # By numpy, which lets other threads have the interpreter meanwhile.
+        np.frombuffer(target, np.uint8)[:] = pcm.view(np.uint8)[skipped : skipped + len(target)]
