@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from bisect import bisect_right
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Protocol, TypeVar
@@ -137,6 +137,44 @@ class ChunkReader:
             wanted.append((chunk, first - chunk.first_sample, last - chunk.first_sample))
             index += 1
         return wanted
+
+    async def copy(
+        self, start: int, width: int, target: memoryview, is_plain: Callable[[Sequence[str]], bool]
+    ) -> bool:
+        """Fill `target` with frames just as the chunk files have them.
+
+        Args:
+            start: The first byte that is wanted, counted from the recording's sample 0.
+            width: Bytes of a frame.
+            target: As many bytes as are wanted.
+            is_plain: Whether the frames of these tracks have that width, and will do as they are.
+
+        Returns:
+            Whether all were there, and would do: if not, `read` gives the samples.
+        """
+        return await self.in_thread(lambda: self._copied(start, width, target, is_plain))
+
+    def _copied(
+        self, start: int, width: int, target: memoryview, is_plain: Callable[[Sequence[str]], bool]
+    ) -> bool:
+        filled = 0
+        index = bisect_right(self._chunks, start // width, key=_first_sample) - 1
+        for chunk in self._chunks[max(0, index) :]:
+            if filled == len(target):
+                break
+            begin = start + filled - chunk.first_sample * width
+            if begin < 0 or chunk.lost or not is_plain(chunk.tracks):
+                return False
+            size = min(len(target) - filled, chunk.samples * width - begin)
+            try:
+                with self._path(chunk).open("rb", buffering=0) as file:
+                    file.seek(chunk.bytes - chunk.samples * width + begin)
+                    if file.readinto(target[filled : filled + size]) != size:
+                        return False
+            except (FileNotFoundError, NotADirectoryError):
+                return False
+            filled += size
+        return filled == len(target)
 
     def _from_file(self, chunk: Chunk, begin: int, until: int) -> Samples | None:
         """Return a chunk's samples; None if there is no file."""

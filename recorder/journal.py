@@ -287,12 +287,10 @@ class JournalWriter:
         return min(offset, SEGMENT_BYTES - 2)
 
     def _roll(self) -> None:
-        following = self._spare
-        if following is None:
-            # Faster than it could be prepared: allocate here, or wait for who is just doing so.
-            with self._allocating:
-                following = self._spare or self._allocate_now()
-        self._spare = None
+        # Where frames come faster than segments are prepared, allocate here, or wait for who is
+        # just doing so. A spare that is there was prepared: nobody holds the lock for long.
+        with self._allocating:
+            following, self._spare = self._spare or self._allocate_now(), None
         if self.slot < TABLE_END:
             COMMIT.pack_into(self.view, self.slot + COMMIT_OFFSET, END_OF_SEGMENT)
         self._current.close()

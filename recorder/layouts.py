@@ -67,6 +67,11 @@ def stereo(planes: Samples, names: Sequence[str], declared: Sequence[str] = (BOT
     return frames
 
 
+def is_stereo(names: Sequence[str]) -> bool:
+    """Return whether the frames of these tracks, as they are, are what `stereo` makes of them."""
+    return len(names) == 2 and names[0] != BOT
+
+
 def interleave(planes: Samples, frames: Samples) -> None:
     """Put all tracks as channels into `frames`, of shape (samples, tracks)."""
     for index, plane in enumerate(planes):  # one by one: many times as fast as to transpose

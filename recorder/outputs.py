@@ -58,6 +58,12 @@ class OutputSpec:
             return np.zeros((planes.samples.shape[1], 1), dtype=np.int16)
         return layouts.track(planes.samples, planes.tracks, self.track).reshape(-1, 1)
 
+    def is_plain(self, tracks: Sequence[str]) -> bool:
+        """Return whether frames of these tracks, interleaved, are this output's as they are."""
+        if self.layout == "stereo":
+            return layouts.is_stereo(tracks)
+        return len(tracks) == 1 and self.track in ("", *tracks)
+
 
 def mixed_outputs(
     names: Sequence[str],
@@ -133,11 +139,14 @@ class OutputSource:
         last = max(end, header_bytes) - header_bytes
         if first >= last:
             return head
-        begin, until = first // width, -(-last // width)
         origin = self._spec.first_sample
         body = buffer(len(head) + last - first)
         body[: len(head)] = head
-        pcm = np.frombuffer(body, np.uint8)[len(head) :]
+        target = body[len(head) :]
+        if await self._reader.copy(origin * width + first, width, target, self._spec.is_plain):
+            return body
+        begin, until = first // width, -(-last // width)
+        pcm = np.frombuffer(target, np.uint8)
         skipped = first - begin * width
         whole = (origin + begin, origin + until)
 

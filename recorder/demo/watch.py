@@ -49,7 +49,7 @@ class Watcher:
         self._prefix = prefix
         self._tell = tell
         self._objects: set[str] = set()
-        self._listed: set[str] = set()
+        self._gone: set[str] = set()
         self._uploads: set[str] = set()
         self._parts_seen: set[tuple[str, int]] = set()
 
@@ -70,6 +70,7 @@ class Watcher:
     async def look(self) -> None:
         """Look once. A server that does not answer just now is looked at next time."""
         store, prefix = self._store, self._prefix
+        known = [key for key in self._objects if self._kind(key) == "chunk"]
         try:
             # Uploads first: then what has to be there before an upload is in the list of objects.
             uploads = [upload async for upload in store.list_uploads(prefix)]
@@ -88,10 +89,9 @@ class Watcher:
                 self.note_part(upload.key, part.number, part.size)
         for key, size in objects.items():
             self.note_object(key, size)
-        gone = [key for key in self._listed if key not in objects and self._kind(key) == "chunk"]
-        if gone:
+        if gone := set(known) - objects.keys() - self._gone:
+            self._gone |= gone
             self._say("removed", f"{prefix}{CHUNKS}", number=len(gone))
-        self._listed = set(objects)
 
     def note_object(self, key: str, size: int) -> None:
         """Take note of an object, if it is new."""

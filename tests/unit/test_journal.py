@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from contextlib import suppress
 from pathlib import Path
 
@@ -266,6 +267,38 @@ def test_a_full_spool_refuses_audio_and_still_takes_the_stop(folder: Path) -> No
     quota.limit = PLENTY
     audio(writer, b"room again")
     assert read_payloads(reader) == [b"room again"]
+    writer.close()
+    reader.close()
+
+
+class PreparesWhenReleased:
+    """A writer's lock; whoever waits to prepare a segment gets it as soon as it is free."""
+
+    def __init__(self, writer: JournalWriter) -> None:
+        self._writer = writer
+        self._lock = threading.Lock()
+        self._preparing = False
+
+    def __enter__(self) -> None:
+        self._lock.acquire()
+
+    def __exit__(self, *_: object) -> None:
+        self._lock.release()
+        if not self._preparing:
+            self._preparing = True
+            self._writer.prepare()
+            self._preparing = False
+
+
+def test_a_segment_prepared_while_one_was_missing_is_the_next(folder: Path) -> None:
+    writer = JournalWriter(folder, SpoolQuota(PLENTY))
+    writer._allocating = PreparesWhenReleased(writer)  # type: ignore[assignment]
+    reader = JournalReader(folder)
+    written = [bytes([index]) * 60_000 for index in range(100)]
+    for index, payload in enumerate(written):
+        audio(writer, payload, index)
+    assert read_payloads(reader) == written
+    assert len(list(folder.glob("*.journal"))) == writer.number + 1  # and the one prepared
     writer.close()
     reader.close()
 
