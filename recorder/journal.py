@@ -10,7 +10,6 @@ They share only the files.
 
 from __future__ import annotations
 
-import contextlib
 import threading
 from pathlib import Path
 
@@ -330,10 +329,11 @@ class JournalWriter:
     def _again(self, path: Path) -> Segment | None:
         """Return a segment made of a file that is not needed any more, if there is one."""
         for spare in self._folder.glob(f"*{SPARE}"):
-            with contextlib.suppress(FileNotFoundError):  # let go meanwhile
-                try:
-                    return Segment(path, create=True, touch=True, spare=spare)
-                except OSError:
-                    self._quota.give(SEGMENT_BYTES)
-                    raise
+            try:
+                return Segment(path, create=True, touch=True, spare=spare)
+            except FileNotFoundError:  # let go meanwhile, and counted as that
+                continue
+            except OSError:
+                self._quota.give(SEGMENT_BYTES)
+                raise
         return None

@@ -373,6 +373,18 @@ def test_a_segment_is_made_of_one_that_is_not_needed_any_more(folder: Path) -> N
     reader.close()
 
 
+def test_a_spare_that_was_let_go_meanwhile_is_counted_once(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    quota = SpoolQuota(PLENTY)
+    writer = JournalWriter(folder, quota)
+    monkeypatch.setattr(Path, "glob", lambda *_: iter([folder / "00000009.spare"]))
+    before = quota.used
+    writer.prepare()
+    assert quota.used == before + SEGMENT_BYTES
+    writer.close()
+
+
 def test_what_is_left_of_an_older_segment_in_the_same_file_is_not_read(folder: Path) -> None:
     """Where the power failed before the empty table was on the disk."""
     writer = JournalWriter(folder, SpoolQuota(PLENTY))
