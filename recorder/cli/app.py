@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from recorder.cli.demo import demo
+from recorder.cli.doctor import doctor
 from recorder.cli.ls import ls
 from recorder.cli.record import record
 from recorder.cli.recover import RecoverCommand, recover
@@ -22,7 +23,7 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
-for command in (record, ls, show, verify, recover, demo, settings):
+for command in (record, ls, show, verify, recover, doctor, demo, settings):
     app.command(cls=RecoverCommand if command is recover else None)(command)
 
 
