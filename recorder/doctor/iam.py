@@ -1,7 +1,7 @@
 """IAM permissions: what each thing the recorder does needs, as policy statements.
 
 Names are those of the AWS Service Authorization Reference, "Actions, resources, and condition keys
-for Amazon S3". `deploy/iam-policy.json` is what `policy` returns for `EVERYTHING`.
+for Amazon S3". `deploy/aws/iam-policy.json` is what `policy` returns for `EVERYTHING`.
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ from recorder.doctor.iam import EVERYTHING
 from recorder.stores import make_store
 from recorder.verification import verify
 
-POLICY = json.loads((Path(__file__).parents[2] / "deploy" / "iam-policy.json").read_text())
+POLICY = json.loads((Path(__file__).parents[2] / "deploy" / "aws" / "iam-policy.json").read_text())
 BUCKET, PREFIX = "recordings", "production"
 BUCKET_ARN = f"arn:aws:s3:::{BUCKET}"
 ACTIONS = [action for one in POLICY["Statement"] for action in one["Action"]]
