@@ -13,11 +13,10 @@ from fastapi import FastAPI
 with warnings.catch_warnings():
     # Pipecat's import of a module that Python 3.13 has dropped, and a package of that name has not.
     warnings.filterwarnings("ignore", "'audioop' is deprecated", DeprecationWarning)
-    import bot_server
     import smallwebrtc_bot
     import twilio_bot
 
-__all__ = ["bot_server", "served", "smallwebrtc_bot", "twilio_bot", "until_idle"]
+__all__ = ["served", "smallwebrtc_bot", "twilio_bot", "until_idle"]
 
 
 @asynccontextmanager

@@ -1,16 +1,10 @@
-"""What both bots share: how many calls there are, when to take no more, and one call's pipeline.
-
-Run as a program, it asks the bot beside it to end: `python bot_server.py` returns when no call is
-left, or `DRAIN_CALLS_SECONDS` have passed. That is what Kubernetes does before it sends SIGTERM.
-"""
+"""What both bots share: how many calls there are, when to take no more, and one call's pipeline."""
 
 from __future__ import annotations
 
 import asyncio
 import math
 import os
-import sys
-import urllib.request
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -149,22 +143,7 @@ def serve(app: FastAPI, settings: Settings) -> None:
     uvicorn.run(
         app,
         host="0.0.0.0",  # noqa: S104 - a server in a container
-        port=_port(),
+        port=int(os.environ.get("PORT", "8080")),
         # The calls' recorders wait for their uploads, and so does closing the recorder behind it.
         timeout_graceful_shutdown=math.ceil(settings.drain_seconds) + CLOSING_SECONDS,
     )
-
-
-def _port() -> int:
-    return int(os.environ.get("PORT", "8080"))
-
-
-def drain(port: int) -> str:
-    """Ask the bot on this machine to end; return how many calls are left."""
-    url = f"http://127.0.0.1:{port}/drain"
-    with urllib.request.urlopen(url) as answer:  # takes as long as calls do
-        return str(answer.read().decode())
-
-
-if __name__ == "__main__":
-    print(drain(_port()), file=sys.stderr)

@@ -18,7 +18,8 @@ import aiohttp
 import numpy as np
 import pytest
 from calls import manifest, samples, settings_in
-from example_servers import bot_server, served, twilio_bot, until_idle
+from drain import drain
+from example_servers import served, twilio_bot, until_idle
 from numpy.typing import NDArray
 from pydantic import SecretStr
 from websockets.asyncio.client import ClientConnection, connect
@@ -26,7 +27,6 @@ from websockets.exceptions import InvalidStatus
 
 from recorder.encodings import decoded
 
-drain = bot_server.drain
 RATE, make_app, signed_by_twilio = twilio_bot.RATE, twilio_bot.make_app, twilio_bot.signed_by_twilio
 Samples = NDArray[np.int16]
 FRAME = RATE // 50

@@ -215,7 +215,7 @@ def test_pods_have_the_time_that_draining_takes() -> None:
     pod = bots["spec"]["template"]["spec"]
     assert pod["terminationGracePeriodSeconds"] == calls + 2 * drain + 30
     command = pod["containers"][0]["lifecycle"]["preStop"]["exec"]["command"]
-    assert command == ["python", "/opt/bot/bot_server.py"]
+    assert command == ["python", "/opt/bot/drain.py"]
     assert recover["spec"]["template"]["spec"]["terminationGracePeriodSeconds"] > drain
 
 
