@@ -67,12 +67,6 @@ def stereo(planes: Samples, names: Sequence[str], declared: Sequence[str] = (BOT
     return frames
 
 
-def interleave(planes: Samples, frames: Samples) -> None:
-    """Put all tracks as channels into `frames`, of shape (samples, tracks)."""
-    for index, plane in enumerate(planes):  # one by one: many times as fast as to transpose
-        frames[:, index] = plane
-
-
 def track(planes: Samples, names: Sequence[str], name: str) -> Samples:
     """Return one track, shape (samples,).
 

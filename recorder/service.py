@@ -493,7 +493,9 @@ class Recorder:
             delivery.shelf.droppable = True
             delivery.shelf.reserve = sealer.reserve
             # Before the manifest: a start that finds no room leaves nothing behind in the store.
-            journal = await engine.in_thread(JournalWriter, spool.journal, self._quota)
+            journal = await engine.in_thread(
+                JournalWriter, spool.journal, self._quota, sealer.mapped
+            )
             if not at_once:
                 asked = True
                 await self._open_manifest(delivery, emit)
