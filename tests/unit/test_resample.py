@@ -1,9 +1,11 @@
+from math import gcd
+
 import numpy as np
 import pytest
 import soxr
 
 from recorder.grid import Grid
-from recorder.resample import BlockResampler
+from recorder.resample import CONTEXT_SAMPLES, BlockResampler
 
 PAIRS = [(16_000, 24_000), (8_000, 24_000), (48_000, 24_000), (44_100, 24_000), (11_025, 16_000)]
 ODD_PAIRS = [(24_000, 8_000), (22_050, 24_000), (4_000, 48_000), (192_000, 4_000), (24_001, 24_000)]
@@ -165,11 +167,25 @@ def test_only_blocks_whose_context_is_there_are_available(rate_in, rate_out):
     assert resampler.available_output(1, True) == resampler.grid.output(1)
 
 
-def test_a_block_is_about_half_a_second():
-    for rate_in, rate_out in PAIRS:
+def test_a_block_is_about_half_a_second_and_its_context_what_the_filter_reaches():
+    for rate_in, rate_out in PAIRS + ODD_PAIRS[:-1]:
         resampler = BlockResampler(Grid(rate_in, rate_out))
         assert 0.5 <= resampler.grid.block_in / rate_in < 0.54
-        assert 0.05 <= resampler.context / rate_in < 0.09
+        unit = rate_in // gcd(rate_in, rate_out)
+        least = CONTEXT_SAMPLES * rate_in / min(rate_in, rate_out)
+        assert least <= resampler.context < least + unit
+
+
+@pytest.mark.parametrize(("rate_in", "rate_out"), PAIRS + ODD_PAIRS)
+def test_more_context_changes_nothing(rate_in, rate_out, monkeypatch):
+    """But the last bit, by the rounding of floats: of the loudest noise there is."""
+    noise = np.random.default_rng(5).integers(0, 2, int(2.2 * rate_in))
+    samples = (noise * 65_535 - 32_768).astype(np.int16)
+    output = rendered(samples, rate_in, rate_out).astype(np.int32)
+    monkeypatch.setattr("recorder.resample.CONTEXT_SAMPLES", 1000)
+    difference = np.abs(output - rendered(samples, rate_in, rate_out))
+    assert difference.max() <= 1
+    assert np.count_nonzero(difference) < 0.04 * len(difference)
 
 
 @pytest.mark.parametrize(("start", "end"), [(-1, 5), (5, 4), (0, 12_001), (12_000, 12_001)])
@@ -217,7 +233,7 @@ def test_small_ranges_in_a_row_compute_a_block_once():
     source = Source(speech_like(16_000, 2))
     for start in range(0, 24_000, 480):
         resampler.render(start, start + 480, source, 32_000, True)
-    assert source.reads == [(0, 8_800), (7_200, 16_800)]
+    assert source.reads == [(0, 8_160), (7_840, 16_160)]
 
 
 def test_a_cached_block_cannot_be_changed_by_who_got_it():
