@@ -10,7 +10,6 @@ They share only the files, and in one process their mappings.
 
 from __future__ import annotations
 
-import contextlib
 import threading
 from pathlib import Path
 
@@ -292,7 +291,9 @@ class JournalWriter:
             # Faster than it could be prepared: allocate here, or wait for who is just doing so.
             with self._allocating:
                 following = self._spare or self._allocate_now()
-        self._spare = None
+                self._spare = None  # not later: another may be prepared by then, and be skipped
+        else:
+            self._spare = None
         if self.slot < TABLE_END:
             COMMIT.pack_into(self.view, self.slot + COMMIT_OFFSET, END_OF_SEGMENT)
         self._mapped.left(self.number)
@@ -332,13 +333,16 @@ class JournalWriter:
         """Return a segment made of a file that is not needed any more, if there is one."""
         for spare in self._folder.glob(f"*{SPARE}"):
             segment = self._mapped.take_spare(spare)
-            with contextlib.suppress(FileNotFoundError):  # let go meanwhile
-                try:
-                    if segment is None:
-                        return Segment(path, create=True, touch=True, spare=spare)
-                    segment.become(path, spare)
-                    return segment
-                except OSError:
-                    self._quota.give(SEGMENT_BYTES)
-                    raise
+            try:
+                if segment is None:
+                    return Segment(path, create=True, touch=True, spare=spare)
+                segment.become(path, spare)
+            except FileNotFoundError:  # let go meanwhile, and counted as that
+                if segment is not None:
+                    segment.close()
+            except OSError:
+                self._quota.give(SEGMENT_BYTES)
+                raise
+            else:
+                return segment
         return None
