@@ -477,6 +477,7 @@ class Recorder:
             raise RuntimeError("the recorder is not open yet")
         spool = await self._make_spool(plan)
         asked = created = False
+        journal: JournalWriter | None = None
         deadline = Deadline(time.monotonic() + settings.start_timeout_seconds)
         try:
             sealer = Sealer(spool, self._quota, plan)
@@ -523,6 +524,9 @@ class Recorder:
                 late=began_at is not None,
             )
         except BaseException as error:
+            if journal is not None:  # what is mapped would hold its room on the disk
+                journal.close()
+                sealer.close()
             # With a manifest in the store, or maybe, recovery finishes what has not even begun.
             keep = created or (asked and isinstance(error, asyncio.CancelledError))
             await engine.in_thread(spool.release if keep else partial(spool.remove, self._quota))
