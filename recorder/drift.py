@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from functools import cache
-from typing import Self
+from typing import Self, cast
 
 WINDOW_SECONDS = 5.0
 """How far back the least lag is looked for: longer than jitter; drift in it is 2.5 ms at most."""
@@ -89,14 +89,18 @@ class Drift:
                 a queue that was filled.
         """
         window, tolerance = _bounds(block_out, sample_rate)
-        halves = self._steady(window, tolerance)
+        minima = self.minima
+        halves = _steady(minima, window, tolerance)
         self.blocks += 1
-        self.minima.append(None)
-        del self.minima[:-window]
+        minima.append(None)
+        if len(minima) > window:
+            del minima[:-window]
         if halves is None:
             self.unknown += 1
             return 0
-        lag = min(halves) - inserted - self.offset
+        older, newer = halves
+        least = older if older < newer else newer
+        lag = least - inserted - self.offset
         if steps and self.unknown:
             meanwhile = self._meanwhile(self.unknown + window // 2, block_out, sample_rate)
             step = lag + self.corrected - self.moved - meanwhile
@@ -105,7 +109,9 @@ class Drift:
         self.unknown = 0
         self.steady += 1
         # By the older half: in the newer one, lag may have begun to step.
-        self.moved = halves[0] - inserted - self.offset + self.corrected
+        self.moved = older - inserted - self.offset + self.corrected
+        if not self.correcting and abs(lag) < BEGIN_SECONDS * sample_rate:
+            return 0  # nearly always: the rest would find the same
         if abs(lag) > MOST_SECONDS * sample_rate:
             self.correcting = 0
             return 0
@@ -115,7 +121,7 @@ class Drift:
         else:
             threshold = BEGIN_SECONDS * sample_rate
             if lag > 0:
-                threshold += self._uncertain(min(halves))
+                threshold += self._uncertain(least)
         self.correcting = side if abs(lag) >= threshold else 0
         if not self.correcting:
             return 0
@@ -131,7 +137,7 @@ class Drift:
         Frames cannot come early, but all of some seconds can come late: about as much as the least
         of a block is above the least of all.
         """
-        known = [lag for lag in self.minima if lag is not None]
+        known = _known(self.minima)
         return sum(known) // len(known) - least if known else 0
 
     def _meanwhile(self, blocks: int, block_out: int, sample_rate: int) -> int:
@@ -141,15 +147,6 @@ class Drift:
         most = int(blocks * block_out * MAX_DRIFT)
         return max(-most, min(most, blocks * self.moved // self.steady))
 
-    def _steady(self, window: int, tolerance: int) -> tuple[int, int] | None:
-        """Return the least lag in a window's halves; None while it is not full, or lag steps."""
-        if len(self.minima) < window:
-            return None
-        older, newer = _least(self.minima[: window // 2]), _least(self.minima[window // 2 :])
-        if older is None or newer is None or abs(older - newer) > tolerance:
-            return None
-        return older, newer
-
 
 @cache
 def _bounds(block_out: int, sample_rate: int) -> tuple[int, int]:
@@ -158,6 +155,18 @@ def _bounds(block_out: int, sample_rate: int) -> tuple[int, int]:
     return window, int(STEADY_SECONDS * sample_rate)
 
 
-def _least(lags: list[int | None]) -> int | None:
-    known = [lag for lag in lags if lag is not None]
-    return min(known) if known else None
+def _steady(minima: list[int | None], window: int, tolerance: int) -> tuple[int, int] | None:
+    """Return the least lag in a window's halves; None while it is not full, or lag steps."""
+    if len(minima) < window:
+        return None
+    older, newer = _known(minima[: window // 2]), _known(minima[window // 2 :])
+    if not older or not newer:
+        return None
+    halves = min(older), min(newer)
+    return None if abs(halves[0] - halves[1]) > tolerance else halves
+
+
+def _known(lags: list[int | None]) -> list[int]:
+    if None not in lags:
+        return cast("list[int]", lags)
+    return [lag for lag in lags if lag is not None]

@@ -20,7 +20,7 @@ from recorder.chunks import OPEN_CHUNK, Chunk
 from recorder.containers import container
 from recorder.journal_format import Rows
 from recorder.journal_reader import JournalReader
-from recorder.layouts import interleave
+from recorder.mapped import Mapped
 from recorder.plan import Plan
 from recorder.quota import NO_ROOM, SpoolFull, SpoolQuota
 from recorder.records import NO_TRACK, Kind, Record
@@ -65,6 +65,7 @@ class Sealer:
         sealed: Likewise.
         in_store: Likewise.
         reserve: Room for the next chunk.
+        mapped: The journal's segments, for its writer, too.
     """
 
     def __init__(self, spool: Spool, quota: SpoolQuota, plan: Plan) -> None:
@@ -74,7 +75,8 @@ class Sealer:
         self._spool = spool
         self._quota = quota
         self._chunk_samples = plan.chunk_samples
-        self._reader = JournalReader(spool.journal)
+        self.mapped = Mapped()
+        self._reader = JournalReader(spool.journal, mapped=self.mapped)
         self._renderer = Renderer(self.timeline, self._reader.view)
         self._last_written_ns = 0
         self.reserve = Reserve(spool.path / RESERVE, quota)
@@ -112,7 +114,9 @@ class Sealer:
             ]
             self.timeline.restore(state["timeline"])
             journal = state["journal"]
-            self._reader = JournalReader(self._spool.journal, journal["segment"], journal["slot"])
+            self._reader = JournalReader(
+                self._spool.journal, journal["segment"], journal["slot"], mapped=self.mapped
+            )
             self._last_written_ns = journal["written_ns"]
         except (KeyError, TypeError, ValueError) as error:
             raise BotRecorderError(
@@ -312,11 +316,11 @@ class Sealer:
         channels = max(1, tracks)  # if nobody has joined yet: a file needs one
         yield WAV.header(end - start, self.timeline.sample_rate, channels)
         most = min(BLOCK_SAMPLES, end - start)
-        planes, frames = np.empty((tracks, most), np.int16), np.zeros((most, channels), np.int16)
+        frames = np.zeros((most, channels), np.int16)
+        planes = frames[:, :tracks].T  # each is put straight into its channel
         for first in range(start, end, BLOCK_SAMPLES):
             count = min(BLOCK_SAMPLES, end - first)
-            rendered = self._renderer.planes(first, first + count, planes[:, :count])
-            interleave(rendered, frames[:count])
+            self._renderer.planes(first, first + count, planes[:, :count])
             yield frames[:count].data.cast("B")
 
     def _forget(self) -> None:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from recorder.drift import Drift
 from recorder.grid import Grid, plain_length, plain_lengths
-from recorder.journal_format import Kind, Rows
+from recorder.journal_format import Kind, Rows, fieldless
 from recorder.placement import HALF_NS, NS, PACED_SECONDS, TIMESTAMP_NS, Placement
 from recorder.runs import Run, TrackState
 
@@ -57,7 +57,7 @@ class Frames:
     """
 
     def __init__(self, rows: Rows, index: Ints, placement: Placement) -> None:
-        rows = rows[index]
+        rows = fieldless(rows)[index].view(rows.dtype)
         sample_rate = placement.sample_rate
         self.index = index
         self.rate = rows["sample_rate"].astype(np.int64)
