@@ -4,6 +4,9 @@ Frames arrive late, never early, so the least lag of some seconds shows how far 
 has moved, whatever the jitter. Where that is more than a few milliseconds, blocks are stretched a
 little until it is gone: at most `MAX_STRETCH` in frequency. Just noticeable variations of frequency
 are about 0.7 % above 500 Hz and 3.6 Hz below (Zwicker and Fastl, Psychoacoustics, 7.2).
+
+To stretch a block costs several times as much as to resample it, mostly for a filter of its own. So
+few are, all by the same, and those in a row can share the filter.
 """
 
 from __future__ import annotations
@@ -27,8 +30,11 @@ STEADY_SECONDS = 0.01
 MOST_SECONDS = 0.25
 """More is no drift: the source is not in real time, or a pause is still to be noticed."""
 
-TIME_CONSTANT_SECONDS = 10.0
-"""What is found is corrected over so long, were it to stay: at 500 ppm it comes to rest at 5 ms."""
+STRETCH = 0.001
+"""By so much of its length a block is stretched: 4 ms are 3 s of it, and 500 ppm half of all."""
+
+MUCH_SECONDS = 0.01
+"""From here on it is `MAX_STRETCH`."""
 
 MAX_STRETCH = 0.002
 
@@ -125,9 +131,8 @@ class Drift:
         self.correcting = side if abs(lag) >= threshold else 0
         if not self.correcting:
             return 0
-        most = int(MAX_STRETCH * block_out)
-        wanted = round(lag * block_out / (TIME_CONSTANT_SECONDS * sample_rate))
-        extra = max(-most, min(most, wanted or side))
+        much = abs(lag) > MUCH_SECONDS * sample_rate
+        extra = side * max(1, int((MAX_STRETCH if much else STRETCH) * block_out))
         self.corrected += extra
         return extra
 
