@@ -6,6 +6,7 @@ A chunk is all tracks as channels of one WAV file, exactly the object it becomes
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import partial
@@ -25,10 +26,10 @@ from recorder.plan import Plan
 from recorder.quota import NO_ROOM, SpoolFull, SpoolQuota
 from recorder.records import NO_TRACK, Kind, Record
 from recorder.render import Renderer, Samples
-from recorder.reserve import Reserve
+from recorder.reserve import Begun, Reserve
 from recorder.spool import Spool
 from recorder.timeline import NS, Timeline
-from uploader.checksum import crc64nvme
+from uploader.checksum import combine, crc64nvme
 from uploader.errors import BotRecorderError
 from uploader.store import Body
 
@@ -234,11 +235,22 @@ class Sealer:
         if not samples <= self.settled(now_ns) - start < self._chunk_samples:
             return None
         chunk = self._chunk(start, start + samples)
-        body, at = buffer(chunk.bytes), 0
-        for part in self._file(start, start + samples):
+        header, body = self._header(chunk), buffer(chunk.bytes)
+        at = len(header)
+        body[:at] = header
+        frames = body[at:]
+        for part in self._frames(start, chunk.end):
             body[at : at + len(part)] = part
             at += len(part)
-        return replace(chunk, checksum=crc64nvme(body), file=OPEN_CHUNK), body
+        checksum = crc64nvme(frames)
+        # The chunk begins with the same frames: they are put where its file has them.
+        whole = self._chunk(start, start + self._chunk_samples)
+        offset = len(self._header(whole))
+        self.reserve.begin(
+            Begun(start, samples, chunk.tracks, offset, len(frames), checksum), frames
+        )
+        checksum = combine([(crc64nvme(header), len(header)), (checksum, len(frames))])
+        return replace(chunk, checksum=checksum, file=OPEN_CHUNK), body
 
     def settled(self, now_ns: int) -> int:
         """Return up to which sample nothing changes any more, and all can be rendered.
@@ -287,10 +299,16 @@ class Sealer:
         chunk = self._chunk(start, end)
         checksum = 0
 
-        def write(file: BinaryIO) -> None:
+        def write(file: BinaryIO, begun: Begun | None) -> None:
             nonlocal checksum
-            checksum = 0
-            for part in self._file(start, end):
+            header, first = self._header(chunk), start
+            file.write(header)
+            checksum = crc64nvme(header)
+            if begun is not None and self._begins(chunk, len(header), begun):
+                first += begun.samples
+                checksum = combine([(checksum, len(header)), (begun.checksum, begun.size)])
+                file.seek(begun.size, os.SEEK_CUR)
+            for part in self._frames(first, end):
                 file.write(part)
                 checksum = crc64nvme(part, checksum)
 
@@ -302,21 +320,32 @@ class Sealer:
         self.reserve.become(self.chunk_path(chunk), chunk.bytes, write)
         return replace(chunk, checksum=checksum)
 
+    def _begins(self, chunk: Chunk, offset: int, begun: Begun) -> bool:
+        """Return whether a chunk's file begins with what is there already."""
+        there = (begun.start, begun.tracks, begun.offset)
+        return (
+            there == (chunk.first_sample, chunk.tracks, offset) and begun.samples <= chunk.samples
+        )
+
     def _chunk(self, start: int, end: int) -> Chunk:
         """Return what is known of a chunk of samples [start, end) before it is rendered."""
         names = tuple(state.name for state in self.timeline.tracks)
-        channels, samples = max(1, len(names)), end - start
-        size = len(WAV.header(samples, self.timeline.sample_rate, channels))
-        size += 2 * channels * samples
-        return Chunk(len(self.sealed) + 1, start, samples, names, size, 0)
+        chunk = Chunk(len(self.sealed) + 1, start, end - start, names, 0, 0)
+        size = len(self._header(chunk)) + self._frame_bytes(chunk.samples)
+        return replace(chunk, bytes=size)
 
-    def _file(self, start: int, end: int) -> Iterator[bytes | memoryview]:
-        """Yield the bytes of a chunk's file, each piece to be used before the next."""
+    def _header(self, chunk: Chunk) -> bytes:
+        channels = max(1, len(chunk.tracks))  # if nobody has joined yet: a file needs one
+        return WAV.header(chunk.samples, self.timeline.sample_rate, channels)
+
+    def _frame_bytes(self, samples: int) -> int:
+        return 2 * max(1, len(self.timeline.tracks)) * samples
+
+    def _frames(self, start: int, end: int) -> Iterator[memoryview]:
+        """Yield a chunk's frames [start, end) as bytes, each piece to be used before the next."""
         tracks = len(self.timeline.tracks)
-        channels = max(1, tracks)  # if nobody has joined yet: a file needs one
-        yield WAV.header(end - start, self.timeline.sample_rate, channels)
         most = min(BLOCK_SAMPLES, end - start)
-        frames = np.zeros((most, channels), np.int16)
+        frames = np.zeros((most, max(1, tracks)), np.int16)
         planes = frames[:, :tracks].T  # each is put straight into its channel
         for first in range(start, end, BLOCK_SAMPLES):
             count = min(BLOCK_SAMPLES, end - first)

@@ -45,7 +45,9 @@ class Sealing:
         before = len(self._sealer.sealed)
         async with self._lock:
             try:
-                await self._engine.in_thread(lambda: self._sealer.step(now_ns, final=final, rest=rest))
+                await self._engine.in_thread(
+                    lambda: self._sealer.step(now_ns, final=final, rest=rest)
+                )
             finally:
                 if final or len(self._sealer.sealed) > before:
                     self._delivery.wake()
