@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from functools import cache
-from typing import Self, cast
+from typing import Any, Self, cast
 
 WINDOW_SECONDS = 5.0
 """How far back the least lag is looked for: longer than jitter; drift in it is 2.5 ms at most."""
@@ -69,6 +69,10 @@ class Drift:
     unknown: int = 0
     steady: int = 0
     corrected: int = 0
+
+    def state(self) -> dict[str, Any]:
+        """Return it as plain JSON types, for the constructor."""
+        return {name: getattr(self, name) for name in self.__slots__}
 
     def copy(self) -> Self:
         """Return one of its own that is the same."""

@@ -1,8 +1,8 @@
 """Room for one chunk, set aside: so that a chunk can be sealed, sent and freed on a full disk.
 
-Sealing needs room for a chunk's file before the journal that holds its audio can go. The reserve is
-a file of a chunk's size, allocated ahead of need; it becomes the chunk's. What of the chunk is known
-before the rest can be put there already: it *begins* with that.
+Sealing needs room for a chunk's file before the journal that holds its audio can go. The reserve
+is a file of a chunk's size, allocated ahead of need; it becomes the chunk's. What of the chunk is
+known before the rest can be put there already: it *begins* with that.
 """
 
 from __future__ import annotations

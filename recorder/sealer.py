@@ -83,6 +83,7 @@ class Sealer:
         self.reserve = Reserve(spool.path / RESERVE, quota)
         self._drop = True
         self._unnoted = False
+        self._noted: list[tuple[Chunk, str]] = []
         self._log = logger.bind(recording_id=plan.recording_id)
 
     def set_room_aside(self) -> None:
@@ -367,15 +368,14 @@ class Sealer:
 
         Where that cannot be written, the journal stays as it is, and the next look tries again.
         """
-        timeline = self.timeline
+        sealed = self._sealed_as_json()  # before gaps: a chunk lost by now has its gap among them
         document = {
             "version": CHECKPOINT_VERSION,
-            # Before the gaps: a chunk that is lost by now has its gap among them.
-            "sealed": [chunk.state() for chunk in self.sealed],
-            "timeline": timeline.state(),
+            "timeline": self.timeline.state(),
             "journal": self._undecided(),
         }
-        write = partial(self._spool.write_json, CHECKPOINT, document)
+        text = f'{{"sealed": [{sealed}], {json.dumps(document)[1:]}'
+        write = partial(self._spool.write, CHECKPOINT, text)
         try:
             try:
                 write()
@@ -391,6 +391,16 @@ class Sealer:
             return False
         self._unnoted = False
         return True
+
+    def _sealed_as_json(self) -> str:
+        """Return the sealed chunks; each is made into text once, unless it becomes another."""
+        noted = self._noted
+        for index, chunk in enumerate(self.sealed):
+            if index == len(noted):
+                noted.append((chunk, json.dumps(chunk.state())))
+            elif noted[index][0] is not chunk:
+                noted[index] = chunk, json.dumps(chunk.state())
+        return ", ".join([text for _, text in noted])
 
     def _undecided(self) -> dict[str, int]:
         """Return where reading begins again: at the oldest record not decided on.

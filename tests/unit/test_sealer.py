@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -234,7 +235,7 @@ def test_without_a_checkpoint_the_journal_stays_and_the_next_look_writes_it(
     before = sorted(call.spool.journal.iterdir())
     assert len(before) > 1
     with monkeypatch.context() as patch:
-        patch.setattr(call.spool, "write_json", full_disk)
+        patch.setattr(call.spool, "write", full_disk)
         assert call.look(40) == list(range(1, 39))
         assert call.look(40.5) == []
         assert call.look(41) == [39]
@@ -246,15 +247,25 @@ def test_without_a_checkpoint_the_journal_stays_and_the_next_look_writes_it(
     call.close()
 
 
+def test_a_chunk_that_is_lost_later_is_lost_in_the_next_checkpoint(call: Call) -> None:
+    call.speak(0, 10)
+    assert call.look(4) == [1, 2]
+    call.sealer.sealed[0] = replace(call.sealer.sealed[0], lost=True)
+    assert call.look(5) == [3]
+    checkpoint = json.loads((call.spool.path / "checkpoint.json").read_text())
+    assert [chunk["lost"] for chunk in checkpoint["sealed"]] == [True, False, False]
+    call.close()
+
+
 def test_room_is_made_for_a_checkpoint(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
     """By what may go: a file that is in the store, too."""
-    write, tries = call.spool.write_json, []
+    write, tries = call.spool.write, []
 
-    def full_once(name: str, document: dict[str, object]) -> None:
+    def full_once(name: str, text: str) -> None:
         tries.append(name)
         if len(tries) == 1:
             full_disk()
-        write(name, document)
+        write(name, text)
 
     asked = []
 
@@ -262,7 +273,7 @@ def test_room_is_made_for_a_checkpoint(call: Call, monkeypatch: pytest.MonkeyPat
         asked.append(drop)
         return True
 
-    monkeypatch.setattr(call.spool, "write_json", full_once)
+    monkeypatch.setattr(call.spool, "write", full_once)
     monkeypatch.setattr(call.quota, "make_room", make_room)
     call.speak(0, 4)
     assert call.look(4) == [1, 2]
