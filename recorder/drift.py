@@ -88,6 +88,45 @@ class Drift:
         least = self.minima[-1]
         self.minima[-1] = lag if least is None else min(least, lag)
 
+    def pass_over(
+        self, first: int, least: list[int], block_out: int, sample_rate: int, inserted: int
+    ) -> bool:
+        """Take the least lags of blocks in a row at once, if none of them can be one to stretch.
+
+        Args:
+            first: The first block's number: that of the block that goes on, or of the next.
+            least: The least lag of each.
+            block_out: See `next_block`.
+            sample_rate: Likewise.
+            inserted: Likewise.
+
+        Returns:
+            Whether they were taken: then this is what `next_block` and `note` would have made of
+            it. False also where only they can tell.
+        """
+        window, _ = _bounds(block_out, sample_rate)
+        minima, begun = self.minima, first + len(least) - self.blocks
+        if self.correcting or self.unknown or begun < 1 or len(minima) < window:
+            return False
+        series = minima + least
+        if first < self.blocks:
+            last = minima[-1]
+            at = len(minima) - 1
+            series[at : at + 2] = [least[0] if last is None else min(last, least[0])]
+        if None in series:
+            return False
+        known = cast("list[int]", series)
+        low, high = min(known), max(known)
+        base, most = inserted + self.offset, BEGIN_SECONDS * sample_rate
+        if low - base <= -most or high - base >= most:
+            return False
+        # Steady it is, too: twice `BEGIN_SECONDS` is less than `STEADY_SECONDS`.
+        self.minima = series[-window:]
+        self.moved = min(known[-window - 1 : -1][: window // 2]) - base + self.corrected
+        self.blocks += begun
+        self.steady += begun
+        return True
+
     def next_block(self, block_out: int, sample_rate: int, inserted: int, *, steps: bool) -> int:
         """Return by how many output samples the block that begins now is to be stretched.
 
