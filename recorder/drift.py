@@ -30,11 +30,11 @@ STEADY_SECONDS = 0.01
 MOST_SECONDS = 0.25
 """More is no drift: the source is not in real time, or a pause is still to be noticed."""
 
-STRETCH = 0.001
-"""By so much of its length a block is stretched: 4 ms are 3 s of it, and 500 ppm half of all."""
+STRETCH = 0.0005
+"""By so much of its length a block is stretched: from 4 ms down to 1 ms in 6 s."""
 
-MUCH_SECONDS = 0.01
-"""From here on it is `MAX_STRETCH`."""
+MUCH_SECONDS = 0.006
+"""From here on it is twice as much, and from twice this on, `MAX_STRETCH`."""
 
 MAX_STRETCH = 0.002
 
@@ -174,8 +174,9 @@ class Drift:
         self.correcting = side if abs(lag) >= threshold else 0
         if not self.correcting:
             return 0
-        much = abs(lag) > MUCH_SECONDS * sample_rate
-        extra = side * max(1, int((MAX_STRETCH if much else STRETCH) * block_out))
+        much = abs(lag) / (MUCH_SECONDS * sample_rate)
+        stretch = STRETCH if much < 1 else 2 * STRETCH if much < 2 else MAX_STRETCH
+        extra = side * max(1, int(stretch * block_out))
         self.corrected += extra
         return extra
 
