@@ -20,7 +20,7 @@ WARM_UP = FIRST_STEP_SECONDS
 NOTE = (
     "whole process, without uploads: theirs in 30 s blocks with a handler that does nothing; "
     "ours with write, journal, timeline, resampling, sealed chunk files and checksums, the spool "
-    "in memory where there is /dev/shm, a store that refuses everything"
+    "on the disk, a store that refuses everything"
 )
 
 
