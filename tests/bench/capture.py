@@ -50,7 +50,7 @@ async def theirs(user_rate: int) -> Figures:
 async def session(user_rate: int) -> Figures:
     """`Session.write`, and all that follows from it."""
     clock = VirtualClock()
-    with ours.folder(memory=False) as root:
+    with ours.folder() as root:
         async with ours.opened(Path(root), None, uploads=False, clock=clock) as recorder:
             call = await recorder.start()
             feed = session_feed(call, clock, user_rate)
@@ -71,7 +71,7 @@ async def session(user_rate: int) -> Figures:
 async def processor(user_rate: int) -> Figures:
     """`RecorderProcessor`, `process_frame` by `process_frame`."""
     clock = VirtualClock()
-    with ours.folder(memory=False) as root:
+    with ours.folder() as root:
         async with ours.opened(Path(root), None, uploads=False, clock=clock) as recorder:
             one = ours.processor(recorder)
             async with incumbent.set_up(one):
