@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
+import ctypes
 import mmap
 import os
 from pathlib import Path
@@ -11,6 +11,10 @@ from recorder.journal_format import MAGIC, SEGMENT_BYTES, TABLE_BYTES
 
 MADV_POPULATE_WRITE = 23
 """Linux `madvise(2)`; `mmap` has no name for it."""
+
+# Not `mmap.madvise`, which keeps the interpreter all the while: a millisecond on a fresh file.
+_madvise = ctypes.CDLL(None).madvise
+_madvise.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
 
 _EMPTY = bytes(TABLE_BYTES - len(MAGIC))
 
@@ -61,8 +65,10 @@ class Segment:
         finally:
             os.close(fd)
         if touch:  # here, and not by the frame path: a page's first touch can wait for the disk
-            with contextlib.suppress(OSError):  # kernels before Linux 5.14, other systems
-                self._map.madvise(MADV_POPULATE_WRITE)
+            first = ctypes.c_char.from_buffer(self._map)
+            # Refused by kernels before Linux 5.14, and other systems: then pages come when touched.
+            _madvise(ctypes.addressof(first), SEGMENT_BYTES, MADV_POPULATE_WRITE)
+            del first  # while there is a view of it, it cannot be unmapped
         self.view = memoryview(self._map)
         self.writable = create
         if spare is not None:

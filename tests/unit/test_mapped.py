@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import mmap
+import resource
 from pathlib import Path
 
 import pytest
 
 from recorder.journal import JournalWriter
+from recorder.journal_format import SEGMENT_BYTES, TABLE_BYTES
 from recorder.journal_reader import JournalReader
 from recorder.mapped import Mapped
 from recorder.quota import SpoolQuota
 from recorder.records import Kind
+from recorder.segments import MADV_POPULATE_WRITE, Segment, segment_path
 
 FRAME = bytes(range(250)) * 32
 
@@ -111,3 +115,26 @@ def test_without_a_reader_only_what_is_written_to_is_mapped(tmp_path: Path) -> N
     assert mappings(tmp_path) == ["00000003.journal"]
     alone.close()
     assert mappings(tmp_path) == []
+
+
+def touching_faults(segment: Segment) -> int:
+    """How many pages of a segment are made only when they are written to."""
+    before = resource.getrusage(resource.RUSAGE_THREAD).ru_minflt
+    for page in range(TABLE_BYTES, SEGMENT_BYTES, mmap.PAGESIZE):
+        segment.view[page] = 1
+    return resource.getrusage(resource.RUSAGE_THREAD).ru_minflt - before
+
+
+def test_who_captures_waits_for_no_page(tmp_path: Path) -> None:
+    for touch in (False, True):
+        segment = Segment(segment_path(tmp_path, 1 + touch), create=True, touch=touch)
+        faults = touching_faults(segment)
+        segment.close()
+        if not touch and not faults:
+            pytest.skip("pages are not counted here")
+    if faults:
+        try:  # Linux before 5.14 cannot do it
+            mmap.mmap(-1, mmap.PAGESIZE).madvise(MADV_POPULATE_WRITE)
+        except OSError:
+            pytest.skip("this kernel makes no pages ahead")
+    assert faults <= 2
