@@ -5,10 +5,13 @@ from __future__ import annotations
 import asyncio
 import math
 import os
+import secrets
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import uvicorn
+from drain import TOKEN_FILE, TOKEN_HEADER
 from echo_bot import bot_processors
 from fastapi import FastAPI, HTTPException, Request, Response
 from pipecat.pipeline.pipeline import Pipeline
@@ -24,8 +27,6 @@ from recorder.pipecat import RecorderProcessor
 CLOSING_SECONDS = 5
 """What a pipeline takes to end beside its recording."""
 
-_LOOPBACK = ("127.0.0.1", "::1")
-
 
 class BotSettings(BaseSettings):
     """What a bot is told by the environment, beside the recorder's own settings.
@@ -33,10 +34,12 @@ class BotSettings(BaseSettings):
     Attributes:
         max_calls: Calls at a time; more are refused.
         drain_calls_seconds: How long calls may go on once the bot is asked to end.
+        drain_token_file: Where what proves such a request is kept, for `drain.py` beside the bot.
     """
 
     max_calls: int = Field(default=20, ge=1)
     drain_calls_seconds: float = Field(default=300.0, ge=0)
+    drain_token_file: Path = TOKEN_FILE
 
 
 class Full(Exception):
@@ -56,6 +59,8 @@ class Calls:
         self.recorder = recorder
         self.live = 0
         self.draining = False
+        self.drain_token = secrets.token_urlsafe()
+        write_privately(settings.drain_token_file, self.drain_token)
         self._idle = asyncio.Event()
         self._idle.set()
 
@@ -118,7 +123,7 @@ async def run_call(
 
 
 def add_routes(app: FastAPI) -> None:
-    """Add what the platform asks: `/healthz`, `/readyz` and, from this machine only, `/drain`."""
+    """Add what the platform asks: `/healthz`, `/readyz` and, with the token, `/drain`."""
 
     @app.get("/healthz")
     async def healthz() -> Response:
@@ -131,11 +136,19 @@ def add_routes(app: FastAPI) -> None:
 
     @app.get("/drain")
     async def drain(request: Request) -> Response:
-        if request.client is None or request.client.host not in _LOOPBACK:
-            raise HTTPException(403, "for this machine only")
         calls: Calls = app.state.calls
+        # Where requests come from does not tell: behind a proxy, all are from this machine.
+        if not secrets.compare_digest(request.headers.get(TOKEN_HEADER, ""), calls.drain_token):
+            raise HTTPException(403, "for drain.py only")
         await calls.drain()
         return Response(f"{calls.live} calls")
+
+
+def write_privately(path: Path, text: str) -> None:
+    """Write a file that nobody else can read, whatever was there."""
+    path.unlink(missing_ok=True)
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+        file.write(text)
 
 
 def serve(app: FastAPI, settings: Settings) -> None:

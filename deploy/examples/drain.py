@@ -8,15 +8,24 @@ from __future__ import annotations
 
 import os
 import sys
+import tempfile
 import urllib.request
+from pathlib import Path
+
+TOKEN_FILE = Path(tempfile.gettempdir()) / "bot-drain-token"
+"""Where the bot says, to its own user alone, what proves that it is asked by it."""
+TOKEN_HEADER = "X-Drain-Token"  # noqa: S105 - the name of a header
 
 
-def drain(port: int) -> str:
+def drain(port: int, token: str) -> str:
     """Ask the bot to take no more calls and wait for those there are; return how many are left."""
-    url = f"http://127.0.0.1:{port}/drain"
-    with urllib.request.urlopen(url) as answer:  # takes as long as calls do
+    headers = {TOKEN_HEADER: token}
+    request = urllib.request.Request(f"http://127.0.0.1:{port}/drain", headers=headers)
+    # Takes as long as calls do.
+    with urllib.request.urlopen(request) as answer:  # noqa: S310 - http, as it says above
         return str(answer.read().decode())
 
 
 if __name__ == "__main__":
-    print(drain(int(os.environ.get("PORT", "8080"))), file=sys.stderr)
+    file = Path(os.environ.get("DRAIN_TOKEN_FILE", TOKEN_FILE))
+    print(drain(int(os.environ.get("PORT", "8080")), file.read_text()), file=sys.stderr)

@@ -82,7 +82,7 @@ def loud_part(audio: NDArray[np.int16]) -> tuple[int, int]:
 
 async def test_a_call_is_answered_and_recorded(tmp_path: Path) -> None:
     app = smallwebrtc_bot.make_app(
-        smallwebrtc_bot.WebRTCSettings(),
+        smallwebrtc_bot.WebRTCSettings(drain_token_file=tmp_path / "token"),
         settings_in(tmp_path, chunk_seconds=0.5, sample_rate=24_000),
     )
     heard: list[NDArray[np.int16]] = []
@@ -130,7 +130,8 @@ def loudness(heard: list[NDArray[np.int16]]) -> float:
 
 async def test_more_calls_than_may_be_are_refused(tmp_path: Path) -> None:
     app = smallwebrtc_bot.make_app(
-        smallwebrtc_bot.WebRTCSettings(max_calls=1), settings_in(tmp_path)
+        smallwebrtc_bot.WebRTCSettings(max_calls=1, drain_token_file=tmp_path / "token"),
+        settings_in(tmp_path),
     )
     async with served(app) as address, aiohttp.ClientSession(f"http://{address}") as client:
         assert "Talk to the bot" in await (await client.get("/")).text()

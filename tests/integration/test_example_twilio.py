@@ -98,8 +98,12 @@ def speech() -> bytes:
     return codes.astype(np.uint8).tobytes()
 
 
-def settings(**changes: Any) -> twilio_bot.TwilioSettings:
-    values: dict[str, Any] = {"public_url": "https://bot.example.com", **changes}
+def settings(folder: Path, **changes: Any) -> twilio_bot.TwilioSettings:
+    values: dict[str, Any] = {
+        "public_url": "https://bot.example.com",
+        "drain_token_file": folder / "token",
+        **changes,
+    }
     return twilio_bot.TwilioSettings(**values)
 
 
@@ -114,7 +118,7 @@ def find(needle: Samples, haystack: Samples) -> int:
 async def test_a_call_is_answered_and_recorded(tmp_path: Path) -> None:
     said = speech()
     phone = Phone(said)
-    app = make_app(settings(), settings_in(tmp_path, chunk_seconds=0.5))
+    app = make_app(settings(tmp_path), settings_in(tmp_path, chunk_seconds=0.5))
     async with served(app) as address:
         async with connect(f"ws://{address}/ws", proxy=None) as socket:
             await phone.call(socket, 3.4)
@@ -138,7 +142,7 @@ async def test_a_call_is_answered_and_recorded(tmp_path: Path) -> None:
 
 
 async def test_the_webhook_connects_the_call(tmp_path: Path) -> None:
-    app = make_app(settings(max_calls=1), settings_in(tmp_path))
+    app = make_app(settings(tmp_path, max_calls=1), settings_in(tmp_path))
     async with served(app) as address, aiohttp.ClientSession(f"http://{address}") as client:
         answer = await client.post("/", data={"CallSid": CALL})
         assert answer.headers["content-type"].startswith("text/xml")
@@ -153,11 +157,16 @@ async def test_the_webhook_connects_the_call(tmp_path: Path) -> None:
 
 
 async def test_draining_waits_for_calls_and_takes_no_more(tmp_path: Path) -> None:
-    app = make_app(settings(), settings_in(tmp_path))
+    app = make_app(settings(tmp_path), settings_in(tmp_path))
     async with served(app) as address, aiohttp.ClientSession(f"http://{address}") as client:
         port = int(address.rpartition(":")[2])
         async with app.state.calls.one():
-            draining = asyncio.ensure_future(asyncio.to_thread(drain, port))
+            assert (tmp_path / "token").stat().st_mode & 0o777 == 0o600
+            for headers in ({}, {"X-Drain-Token": "guessed"}):
+                assert (await client.get("/drain", headers=headers)).status == 403
+            assert app.state.calls.ready
+            token = (tmp_path / "token").read_text()
+            draining = asyncio.ensure_future(asyncio.to_thread(drain, port, token))
             async with asyncio.timeout(20):
                 while app.state.calls.ready:  # noqa: ASYNC110 - told by nobody
                     await asyncio.sleep(0.01)
@@ -168,10 +177,10 @@ async def test_draining_waits_for_calls_and_takes_no_more(tmp_path: Path) -> Non
 
 
 async def test_draining_ends_when_its_time_is_up(tmp_path: Path) -> None:
-    app = make_app(settings(drain_calls_seconds=0), settings_in(tmp_path))
+    app = make_app(settings(tmp_path, drain_calls_seconds=0), settings_in(tmp_path))
     async with served(app) as address, app.state.calls.one():
         port = int(address.rpartition(":")[2])
-        assert await asyncio.to_thread(drain, port) == "1 calls"
+        assert await asyncio.to_thread(drain, port, (tmp_path / "token").read_text()) == "1 calls"
 
 
 def test_a_signature_is_checked() -> None:
@@ -187,7 +196,7 @@ def test_a_signature_is_checked() -> None:
 
 
 async def test_only_twilio_is_answered(tmp_path: Path) -> None:
-    app = make_app(settings(twilio_auth_token=SecretStr("12345")), settings_in(tmp_path))
+    app = make_app(settings(tmp_path, twilio_auth_token=SecretStr("12345")), settings_in(tmp_path))
     async with served(app) as address, aiohttp.ClientSession(f"http://{address}") as client:
         refused = await client.post("/", data={"CallSid": CALL})
         assert refused.status == 403
@@ -201,7 +210,7 @@ async def test_only_twilio_is_answered(tmp_path: Path) -> None:
 
 
 async def test_another_protocol_is_refused(tmp_path: Path) -> None:
-    app = make_app(settings(), settings_in(tmp_path))
+    app = make_app(settings(tmp_path), settings_in(tmp_path))
     async with served(app) as address, connect(f"ws://{address}/ws", proxy=None) as socket:
         for _ in range(2):
             await socket.send(json.dumps({"event": "hello"}))
