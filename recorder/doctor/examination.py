@@ -118,7 +118,8 @@ async def _s3(store: S3Store, settings: Settings, retrier: Retrier, trials: Tria
     if found[0].status is Status.FAIL:  # everything else is refused for the same reason
         return found
     rules = await server.check_lifecycle(store, settings, retrier, heard)
-    return [*found, *trials.checks, *_remains(trials), *rules]
+    stored = server.check_storage_class(settings.storage_class)
+    return [*found, *trials.checks, *stored, *_remains(trials), *rules]
 
 
 def _remains(trials: Trials) -> list[Check]:

@@ -77,6 +77,18 @@ def check_credentials(store: S3Store, first: Check | None, refusal: StoreError |
     return Check(AREA, "credentials", Status.OK, f"from {origin}, taken by the server")
 
 
+def check_storage_class(storage_class: str | None) -> Iterator[Check]:
+    """Yield what the storage class of outputs means, if that is worth a word."""
+    if storage_class in lifecycle.ARCHIVES:
+        yield Check(
+            AREA,
+            "storage class",
+            Status.WARN,
+            f"{storage_class}: outputs cannot be read, played or verified before they are restored",
+            "use GLACIER_IR, or the bucket's own class and a rule that moves what is older",
+        )
+
+
 async def check_lifecycle(
     store: S3Store, settings: Settings, retrier: Retrier, heard: Heard
 ) -> list[Check]:

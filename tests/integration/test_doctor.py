@@ -15,7 +15,7 @@ from recorder import Settings
 from recorder.cli.app import app
 from recorder.doctor import Check, Diagnosis, Status, examine
 from recorder.doctor.cost import Usage, load_of
-from recorder.doctor.server import CLOSE, REFUSED, check_clock
+from recorder.doctor.server import CLOSE, REFUSED, check_clock, check_storage_class
 from recorder.embedded import EmbeddedS3
 from uploader.s3_survey import _skew
 
@@ -145,6 +145,14 @@ def test_a_clocks_error_is_the_least_that_explains_what_is_told(server: float, s
     told = NOW + timedelta(seconds=server)
     assert _skew(told, NOW, NOW + TAKEN) == timedelta(seconds=skew)
     assert _skew(None, NOW, NOW) is None
+
+
+@pytest.mark.parametrize(
+    ("storage_class", "told"),
+    [("GLACIER", True), ("DEEP_ARCHIVE", True), ("GLACIER_IR", False), (None, False)],
+)
+def test_a_class_that_is_not_read_at_once_is_told(storage_class: str | None, told: bool) -> None:
+    assert bool(list(check_storage_class(storage_class))) is told
 
 
 def test_a_wrong_clock_is_told() -> None:

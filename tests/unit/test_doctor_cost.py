@@ -17,7 +17,7 @@ from recorder.spool import spool_bytes
 from uploader.local import LocalStore
 
 MIB = 1 << 20
-SECONDS, CHUNK = 40, 5
+SECONDS, CHUNK = 20, 5
 
 
 async def recorded(
