@@ -12,12 +12,23 @@ import pytest
 from typer.testing import CliRunner
 
 from recorder import Settings
+from recorder.catalog import POLICY
 from recorder.cli.app import app
 from recorder.doctor import Check, Diagnosis, Status, examine
 from recorder.doctor.cost import Usage, load_of
-from recorder.doctor.server import CLOSE, REFUSED, check_clock, check_storage_class
+from recorder.doctor.server import (
+    CLOSE,
+    REFUSED,
+    check_clock,
+    check_lifecycle,
+    check_look,
+    check_storage_class,
+)
 from recorder.embedded import EmbeddedS3
-from uploader.s3_survey import _skew
+from uploader import s3_survey
+from uploader.errors import AccessDenied
+from uploader.retry import Retrier
+from uploader.s3_survey import BucketLook, _skew
 
 
 async def diagnosis(settings: Settings, *areas: str) -> Diagnosis:
@@ -164,6 +175,50 @@ def test_a_wrong_clock_is_told() -> None:
     assert "signed with the server's time" in check_clock(-REFUSED).found
     assert "900 s behind" in check_clock(-REFUSED).found
     assert check_clock(None).status is Status.WARN
+
+
+class There:
+    """As much of a store as a look at its bucket needs."""
+
+    region = "us-east-1"
+    prefix = "calls/"
+
+
+def look(region: str) -> list[Check]:
+    store: Any = There()
+    return list(check_look(BucketLook(None, region, timedelta(), 0.02), store))
+
+
+def test_a_bucket_in_another_region_is_told() -> None:
+    (wrong, _) = look("eu-west-1")
+    assert wrong.status is Status.FAIL
+    assert wrong.fix == "set AWS_REGION=eu-west-1"
+    assert [one.status for one in look("us-east-1")] == [Status.OK, Status.OK]
+    assert [one.name for one in look("")] == ["clock"]  # servers that do not say
+
+
+@pytest.mark.parametrize(
+    ("days", "status"), [(7, Status.OK), (1, Status.WARN), (None, Status.WARN)]
+)
+async def test_rules_that_may_not_be_read_are_told_by_when_an_upload_will_be_aborted(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, days: int | None, status: Status
+) -> None:
+    async def refuse(store: object) -> None:
+        raise AccessDenied("no", op="get_lifecycle", code="AccessDenied")
+
+    monkeypatch.setattr(s3_survey, "lifecycle_rules", refuse)
+    heard = s3_survey.Heard()
+    if days is not None:
+        until = datetime.now(UTC) + timedelta(days=days)
+        date = until.strftime("%a, %d %b %Y %H:%M:%S GMT")
+        heard.answers.append(("CreateMultipartUpload", {"x-amz-abort-date": date}))
+    store: Any = There()
+    settings = Settings(bucket="calls", spool_dir=tmp_path)
+    (check,) = await check_lifecycle(store, settings, Retrier(POLICY), heard)
+    assert check.status is status
+    assert bool(check.grants) is (days is None)
+    if days is not None:
+        assert f"aborted {days} day" in check.found
 
 
 # -- as it is typed --------------------------------------------------------------------------------
