@@ -61,8 +61,8 @@ def doctor(
 ) -> None:
     """Try everything that recording needs, and say what is missing and how to get it.
 
-    Writes small objects below .bot-recorder/ in the bucket and a file in the spool, and removes
-    them. Exits with 1 if calls cannot be recorded, or audio could be lost.
+    Writes objects of 5 MiB in all below .bot-recorder/ in the bucket, and a file in the spool; all
+    are removed. Exits with 1 if calls cannot be recorded, or audio could be lost.
     """
     console = output.stderr()
 

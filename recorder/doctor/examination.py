@@ -113,8 +113,7 @@ async def _s3(store: S3Store, settings: Settings, retrier: Retrier, trials: Tria
         return looked
     with listening(store) as heard:
         await trials.run()
-    first = trials.first_failure
-    found = [server.check_credentials(store, first, look.error), *looked]
+    found = [server.check_credentials(store, trials.refusal), *looked]
     if found[0].status is Status.FAIL:  # everything else is refused for the same reason
         return found
     rules = await server.check_lifecycle(store, settings, retrier, heard)

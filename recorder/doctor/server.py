@@ -10,7 +10,7 @@ from recorder.doctor import iam, lifecycle
 from recorder.doctor.check import Check, Status
 from recorder.doctor.refusals import PERMISSION_CODES, check_of_refusal
 from recorder.settings import Settings
-from uploader.errors import AccessDenied, InvalidRequest, NoSuchBucket, StoreError, Unsupported
+from uploader.errors import AccessDenied, NoSuchBucket, StoreError, Unsupported
 from uploader.retry import Retrier
 
 if TYPE_CHECKING:
@@ -60,20 +60,18 @@ def check_clock(skew: timedelta | None) -> Check:
     return Check(AREA, name, Status.WARN, found, "set this machine's clock by NTP")
 
 
-def check_credentials(store: S3Store, first: Check | None, refusal: StoreError | None) -> Check:
+def check_credentials(store: S3Store, refusal: StoreError | None) -> Check:
     """Return whether there are credentials that the server takes.
 
     Args:
         store: After a write was tried.
-        first: Why that write failed, if it did.
-        refusal: What the look at the bucket was refused with, if it was.
+        refusal: Why that write failed, if it did.
     """
     where = {"": "none", "arguments": "AWS_ACCESS_KEY_ID"}
     origin = where.get(store.credentials_from, store.credentials_from)
-    if first is not None and isinstance(refusal, AccessDenied):
-        permission = bool(first.grants) or refusal.code in PERMISSION_CODES
-        if not (permission and first.grants):
-            return Check(AREA, "credentials", Status.FAIL, f"{origin}: {first.found}", first.fix)
+    if isinstance(refusal, AccessDenied) and refusal.code not in PERMISSION_CODES:
+        said = f"{origin}: {Exception.__str__(refusal)}"
+        return Check(AREA, "credentials", Status.FAIL, said, refusal.hint)
     return Check(AREA, "credentials", Status.OK, f"from {origin}, taken by the server")
 
 
@@ -106,7 +104,7 @@ async def check_lifecycle(
     version = heard.last("PutObject", "x-amz-version-id")
     try:
         rules = await retrier.call("doctor", lambda: lifecycle_rules(store))
-    except (AccessDenied, InvalidRequest, StoreError) as error:
+    except StoreError as error:
         if abort := heard.last("CreateMultipartUpload", "x-amz-abort-date"):
             return [lifecycle.check_abort_days(_days_until(abort, now))]
         if isinstance(error, Unsupported):

@@ -103,11 +103,13 @@ class Trials:
     Attributes:
         checks: What was found so far.
         left: Keys of objects that could not be removed.
+        refusal: Why nothing could be written, if nothing could.
     """
 
     def __init__(self, store: Store, settings: Settings, retrier: Retrier, token: str) -> None:
         self.checks: list[Check] = []
         self.left: list[str] = []
+        self.refusal: StoreError | None = None
         self._store = store
         self._settings = settings
         self._retrier = retrier
@@ -135,12 +137,6 @@ class Trials:
         finally:
             await asyncio.shield(asyncio.ensure_future(self._clean_up()))
 
-    @property
-    def first_failure(self) -> Check | None:
-        """Why nothing could be tried: the first write's failure, if it failed."""
-        first = self.checks[0] if self.checks else None
-        return first if first is not None and first.status is Status.FAIL else None
-
     async def _try(self, trial: Trial, work: Awaitable[str]) -> bool:
         try:
             found = await work
@@ -148,6 +144,7 @@ class Trials:
             self._note(trial, trial.status, f"{wrong}: {trial.without}")
             return False
         except StoreError as error:
+            self.refusal = error if trial is PUT else self.refusal
             self.checks.append(
                 check_of_refusal(AREA, trial.name, trial.status, error, trial.grant, trial.without)
             )

@@ -20,6 +20,7 @@ from recorder.doctor.server import (
     CLOSE,
     REFUSED,
     check_clock,
+    check_credentials,
     check_lifecycle,
     check_look,
     check_storage_class,
@@ -182,6 +183,7 @@ class There:
 
     region = "us-east-1"
     prefix = "calls/"
+    credentials_from = "iam-role"
 
 
 def look(region: str) -> list[Check]:
@@ -195,6 +197,17 @@ def test_a_bucket_in_another_region_is_told() -> None:
     assert wrong.fix == "set AWS_REGION=eu-west-1"
     assert [one.status for one in look("us-east-1")] == [Status.OK, Status.OK]
     assert [one.name for one in look("")] == ["clock"]  # servers that do not say
+
+
+@pytest.mark.parametrize(
+    ("code", "status"), [("ExpiredToken", Status.FAIL), ("AccessDenied", Status.OK)]
+)
+def test_credentials_that_expired_are_told_from_permissions(code: str, status: Status) -> None:
+    store: Any = There()
+    check = check_credentials(store, AccessDenied("no", op="put", code=code, hint="renew"))
+    assert check.status is status
+    assert "iam-role" in check.found
+    assert check.fix == ("renew" if status is Status.FAIL else "")
 
 
 @pytest.mark.parametrize(
