@@ -11,10 +11,10 @@ import json
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from typing import Any
 
-from recorder.catalog import Document
+from recorder.catalog import Catalog, Document
 from recorder.links import Links
 from recorder.names import check_recording_id
 from recorder.plan import Plan
@@ -27,6 +27,7 @@ from recorder.vcon_document import (
     dialog_outputs,
     vcon_uuid,
 )
+from recorder.verification import UnreadableManifest
 from recorder.verification.objects import POLICY, Objects, pieces
 from recorder.verification.report import Counts
 from uploader import checksum as crc
@@ -119,8 +120,9 @@ async def compose(
 
 async def write_vcon(
     store: Store,
-    manifest: Mapping[str, Any],
+    recording: str | Mapping[str, Any],
     *,
+    day: date | None = None,
     base_url: str | None = None,
     presign_seconds: int | None = None,
     outputs: Sequence[str] | None = None,
@@ -134,7 +136,8 @@ async def write_vcon(
 
     Args:
         store: Open.
-        manifest: The recording's, as JSON has it: `state` must be `completed`, or that with gaps.
+        recording: Its id, or its manifest as JSON has it; it must be complete.
+        day: Of which day, for an id that was used on several; the newest if None.
         base_url: Address on the web of the store's bucket and prefix, if it is not the store's.
         presign_seconds: Put addresses into it that the store has signed, for at most 7 days.
         outputs: Outputs to refer to; see `recorder.vcon_document.dialog_outputs`.
@@ -142,12 +145,15 @@ async def write_vcon(
         now: The time; the system's if None.
 
     Raises:
+        NoSuchRecording: There is none.
+        UnreadableManifest: Its manifest is none.
         NoVcon: There is nothing to make it of; see `build`.
         NoWebAddress: The outputs have no https address.
         ContentDiffers: An output is not there, or not what the manifest says.
         StoreError: The store refuses, or does not answer.
     """
     now = now or datetime.now(UTC)
+    manifest = await _manifest(store, recording, day) if isinstance(recording, str) else recording
     plan = Plan.from_dict(manifest)
     links = Links(store, base_url, presign_seconds)
     made = await compose(
@@ -183,6 +189,13 @@ async def write_vcon(
             continue
         return WrittenVcon(key, store.url(key), document, written=True)
     raise BotRecorderError(f"{store.url(key)} is being written by somebody else all the time")
+
+
+async def _manifest(store: Store, recording_id: str, day: date | None) -> Mapping[str, Any]:
+    recording = (await Catalog(store).find(check_recording_id(recording_id), day)).recording
+    if recording.problem:
+        raise UnreadableManifest(recording.problem)
+    return recording.manifest.values
 
 
 async def _existing(

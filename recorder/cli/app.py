@@ -13,6 +13,7 @@ from recorder.cli.record import record
 from recorder.cli.recover import RecoverCommand, recover
 from recorder.cli.settings import settings
 from recorder.cli.show import show
+from recorder.cli.vcon import vcon
 from recorder.cli.verify import verify
 
 app = typer.Typer(
@@ -22,7 +23,7 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
-for command in (record, ls, show, verify, recover, demo, settings):
+for command in (record, ls, show, verify, recover, vcon, demo, settings):
     app.command(cls=RecoverCommand if command is recover else None)(command)
 
 
