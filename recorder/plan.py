@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date, datetime
 from typing import Any, Self
 
@@ -51,6 +51,8 @@ class Plan:
         continuation: Name of the folder, below the recording's own, of late audio that was
             attached to a recording which another host had finished; empty for the recording.
         first_sample: Where, on the recording's clock, its audio begins: 0 but for continuations.
+        imported: Where it comes from, if it was not recorded here: plain JSON types, for the
+            manifest; empty if it was.
     """
 
     recording_id: str
@@ -74,6 +76,7 @@ class Plan:
     started_monotonic: float = 0.0
     continuation: str = ""
     first_sample: int = 0
+    imported: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def folder(self) -> str:
@@ -181,6 +184,7 @@ class Plan:
             "token": self.token,
             "continuation": self.continuation,
             "first_sample": self.first_sample,
+            **({"imported": dict(self.imported)} if self.imported else {}),
         }
 
     @classmethod
@@ -213,6 +217,7 @@ class Plan:
                 started_monotonic=float(document["started_monotonic"]),
                 continuation=_folder_name(_text(document, "continuation")),
                 first_sample=_whole(document, "first_sample", 0),
+                imported=dict(document.get("imported") or {}),
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise BotRecorderError(f"not a recording's plan: {error}") from error

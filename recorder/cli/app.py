@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from recorder.cli.demo import demo
+from recorder.cli.import_ import import_
 from recorder.cli.ls import ls
 from recorder.cli.record import record
 from recorder.cli.recover import RecoverCommand, recover
@@ -23,6 +24,7 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
+app.command("import")(import_)  # a word of Python's
 for command in (record, ls, show, verify, recover, vcon, demo, settings):
     app.command(cls=RecoverCommand if command is recover else None)(command)
 
