@@ -13,6 +13,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Protocol
 
+from recorder.imports.wholeness import is_cut_off
 from recorder.layouts import Samples
 from recorder.names import shown
 from recorder.session import MAX_CHANNELS, MAX_RATE, MIN_RATE
@@ -104,8 +105,10 @@ def open_audio(path: Path, name: str) -> Audio:
     except OSError as error:
         raise UnreadableSource(f"cannot read {shown(name, 4096)}: {error.strerror}") from error
     if not size:
-        raise UnreadableSource(f"{shown(name, 4096)} is empty", hint=_HINT)
-    audio: Audio | None = SndfileAudio.open(path, name)
+        raise UnreadableSource(f"{shown(name, 4096)} is empty", hint="get the file anew")
+    audio: Audio | None = None
+    if SndfileAudio.knows(path):
+        audio = SndfileAudio.open(path, name)
     if audio is None:
         try:
             from recorder.imports.av_audio import AvAudio
@@ -133,6 +136,8 @@ def measure(path: Path, name: str) -> Measured:
     """
     audio = open_audio(path, name)
     try:
+        if is_cut_off(path):
+            raise UnreadableSource(f"{shown(name, 4096)} is cut off", hint=_HINT)
         end = 0
         for position, block in audio.blocks():
             end = position + len(block)

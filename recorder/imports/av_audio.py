@@ -35,6 +35,9 @@ class AvAudio:
         self._first = next(self._frames, None)
         at = None if self._first is None else self._first[0]
         self.start_seconds = at or 0.0
+        if self.claimed is None and len(container.streams) == 1 and container.duration:
+            until = container.duration / av.time_base  # on the file's own clock
+            self.claimed = int((until - self.start_seconds) * self.sample_rate)
 
     @classmethod
     def open(cls, path: Path, name: str) -> AvAudio:

@@ -98,7 +98,8 @@ async def feed(
 ) -> None:
     """Write all files into a session, and move its clock along, to the end of the last.
 
-    What is due is awaited in the store every `flush_seconds`: the spool holds no more than that.
+    What is due is sent every `flush_seconds`, while what follows is decoded; then it is awaited, so
+    that the spool holds no more than twice that.
 
     Raises:
         UnreadableSource: A file is not what it was when it was measured.
@@ -106,6 +107,7 @@ async def feed(
     """
     readers = [_Reader(voice) for voice in voices]
     flush_at = flush_seconds
+    flush: asyncio.Task[None] | None = None
     second = 0
     try:
         while any(not reader.done for reader in readers):
@@ -123,8 +125,15 @@ async def feed(
             on_progress(clock.monotonic() - call.zero)
             if clock.monotonic() - call.zero >= flush_at:
                 flush_at += flush_seconds
-                await call.flush()
+                if flush is not None:
+                    await flush
+                flush = asyncio.create_task(call.flush())
+        if flush is not None:
+            await flush
     finally:
+        if flush is not None and not flush.done():
+            flush.cancel()
+            await asyncio.gather(flush, return_exceptions=True)
         for reader in readers:
             reader.close()
 

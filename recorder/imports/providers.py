@@ -3,10 +3,10 @@
 Sources of the formats:
 
 * Daily, raw-tracks: `<start>-<participant>-<track>-<track start>[.webm]`, times in milliseconds
-  since 1970, the track `cam-audio`, `screen-audio` or one of video: kwindla/python-raw-tracks-align,
-  Readme, "notes", and daily-co/raw-tracks-tools.
-* Daily, cloud: a key that ends with the start in milliseconds, as in Daily's documentation, "Storing
-  Daily call recordings in a custom Amazon S3 bucket".
+  since 1970, the track `cam-audio`, `screen-audio` or one of video: Readme, "notes", of
+  kwindla/python-raw-tracks-align, and daily-co/raw-tracks-tools.
+* Daily, cloud: a key that ends with the start in milliseconds, as in Daily's documentation,
+  "Storing Daily call recordings in a custom Amazon S3 bucket".
 * Twilio: Twilio documentation, "Recordings resource": a recording's `sid` is `RE` and 32 digits. Of
   two channels the first is what Twilio received, the caller, and the second what it played.
 * LiveKit: livekit/egress, pkg/config/manifest.go: a JSON object beside the files.

@@ -13,7 +13,8 @@ import soundfile
 from recorder.imports.audio import broken
 from recorder.layouts import Samples
 
-_FORMATS = ("WAV", "WAVEX", "RF64", "W64", "AIFF", "FLAC", "MP3")
+_MAGIC = (b"RIFF", b"RF64", b"riff", b"fLaC", b"FORM", b"ID3")
+"""What files begin with that are libsndfile's; MP3 may begin with a frame, too."""
 #: Whole numbers of at most 16 bits, or what is defined as such: as they are.
 _EXACT = ("PCM_16", "PCM_S8", "PCM_U8", "ULAW", "ALAW")
 _UNKNOWN_SIZES = (0, 0x7FFFFFFF, 0xFFFFFFFF)
@@ -35,22 +36,25 @@ class SndfileAudio:
         self._file = file
 
     @classmethod
-    def open(cls, path: Path, name: str) -> SndfileAudio | None:
-        """Open a file; None if it is another's.
+    def knows(cls, path: Path) -> bool:
+        """Return whether a file begins as those do that are read here."""
+        with path.open("rb") as raw:
+            head = raw.read(4)
+        # ISO/IEC 11172-3, section 2.4.1.3: eleven bits are set, and the layer is not 0 (ADTS').
+        frame = len(head) > 1 and head[0] == 0xFF and head[1] & 0xE0 == 0xE0 and head[1] & 0x06
+        return head.startswith(_MAGIC) or bool(frame)
+
+    @classmethod
+    def open(cls, path: Path, name: str) -> SndfileAudio:
+        """Open a file.
 
         Raises:
-            UnreadableSource: It is a WAV file, and not in order.
+            UnreadableSource: It is not in order.
         """
         try:
             file = soundfile.SoundFile(path)
         except soundfile.LibsndfileError as error:
-            with path.open("rb") as raw:
-                if raw.read(4) in (b"RIFF", b"RF64", b"fLaC"):
-                    raise broken(name, error.error_string) from error
-            return None
-        if file.format not in _FORMATS:
-            file.close()
-            return None
+            raise broken(name, error.error_string) from error
         return cls(name, file, _claimed(path, file))
 
     def blocks(self) -> Iterator[tuple[int, Samples]]:
@@ -86,7 +90,7 @@ def _claimed(path: Path, file: soundfile.SoundFile) -> int | None:
     WAV: Multimedia Programming Interface and Data Specifications 1.0, "Waveform Audio File Format".
     """
     if file.format not in ("WAV", "WAVEX"):
-        return int(file.frames) if file.format == "FLAC" else None
+        return int(file.frames)
     with path.open("rb") as raw:
         if raw.read(4) != b"RIFF":
             return None
