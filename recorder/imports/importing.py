@@ -28,6 +28,7 @@ from recorder.imports.providers import Origin, recognise
 from recorder.imports.request import ImportRefused, ImportRequest
 from recorder.names import check_recording_id, new_recording_id
 from recorder.plan import Plan
+from recorder.provenance import missing_samples
 from recorder.result import RecordingResult
 from recorder.service import Recorder
 from recorder.settings import Settings
@@ -250,7 +251,7 @@ async def _make_way(settings: Settings, job: _Job) -> Imported | None:
             manifest = recording.manifest
             _check_same(job, manifest.values.get("imported"), url)
             final = recording.state in FINAL
-            if final and manifest.count("samples") >= job.imported["samples"]:
+            if final and not missing_samples(manifest):
                 _check_alike(job, recording, url)
                 return Imported(name, url, created=False, imported=job.imported)
             if not final and spool is None:
