@@ -28,7 +28,14 @@ from uploader.errors import (
 )
 from uploader.s3_answers import confirmed, info_of, newest_parts, unquoted, written_etag
 from uploader.s3_body import body_file
-from uploader.s3_client import DEFAULT_REGION, Connection, connect, requesting, translated
+from uploader.s3_client import (
+    DEFAULT_REGION,
+    Connection,
+    connect,
+    presigned,
+    requesting,
+    translated,
+)
 from uploader.s3_links import web_url
 from uploader.store import (
     MAX_PRESIGN_SECONDS,
@@ -127,11 +134,9 @@ class S3Store(Store):
             problem = f"{seconds} s is not from 1 to {MAX_PRESIGN_SECONDS} s (7 days)"
             raise limits.refuse("presigned_url", key, problem, code="InvalidArgument")
         async with self._request("presigned_url", key):
-            return await self._client.generate_presigned_url(
-                "get_object",
-                Params={"Bucket": self.bucket, "Key": self.prefix + key},
-                ExpiresIn=seconds,
-            )
+            endpoint = self._client.meta.endpoint_url
+            address = web_url(endpoint, self.bucket, self.prefix + key, strict=True)
+            return await presigned(self._open, address, self.region, seconds)
 
     async def __aenter__(self) -> Self:
         """Make the client.
