@@ -13,7 +13,7 @@ import soundfile
 from recorder.imports.audio import broken
 from recorder.layouts import Samples
 
-_MAGIC = (b"RIFF", b"RF64", b"riff", b"fLaC", b"FORM", b"ID3")
+_MAGIC = (b"RIFF", b"RF64", b"fLaC", b"FORM", b"ID3")
 """What files begin with that are libsndfile's; MP3 may begin with a frame, too."""
 #: Whole numbers of at most 16 bits, or what is defined as such: as they are.
 _EXACT = ("PCM_16", "PCM_S8", "PCM_U8", "ULAW", "ALAW")
