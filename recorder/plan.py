@@ -53,6 +53,9 @@ class Plan:
         first_sample: Where, on the recording's clock, its audio begins: 0 but for continuations.
         imported: Where it comes from, if it was not recorded here: plain JSON types, for the
             manifest; empty if it was.
+        vcon: Whether a vCon is written beside it when it is complete.
+        web_url: What the store's bucket and prefix are called on the web, for the vCon's links;
+            empty for the store's own address.
     """
 
     recording_id: str
@@ -77,6 +80,8 @@ class Plan:
     continuation: str = ""
     first_sample: int = 0
     imported: Mapping[str, Any] = field(default_factory=dict)
+    vcon: bool = False
+    web_url: str = ""
 
     @property
     def folder(self) -> str:
@@ -185,6 +190,7 @@ class Plan:
             "continuation": self.continuation,
             "first_sample": self.first_sample,
             **({"imported": dict(self.imported)} if self.imported else {}),
+            **({"vcon": True, "web_url": self.web_url} if self.vcon else {}),
         }
 
     @classmethod
@@ -218,6 +224,8 @@ class Plan:
                 continuation=_folder_name(_text(document, "continuation")),
                 first_sample=_whole(document, "first_sample", 0),
                 imported=dict(document.get("imported") or {}),
+                vcon=document.get("vcon") is True,
+                web_url=_web_url(document.get("web_url", "")),
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise BotRecorderError(f"not a recording's plan: {error}") from error
@@ -246,6 +254,13 @@ def _whole(document: Mapping[str, Any], name: str, least: int) -> int:
     value = document[name]
     if type(value) is not int or value < least:
         raise ValueError(f"{name} is no whole number from {least}")
+    return value
+
+
+def _web_url(value: object) -> str:
+    """Return an address that links may begin with: a manifest from outside chooses no scheme."""
+    if not isinstance(value, str) or (value and not value.startswith("https://")):
+        raise ValueError("web_url is no https address")
     return value
 
 

@@ -319,6 +319,8 @@ class Recorder:
             tracks=tuple(track.name for track in speakers),
             token=secrets.token_hex(8),
             imported=dict(imported or {}),
+            vcon=settings.vcon,
+            web_url=(settings.web_url or "") if settings.vcon else "",
         )
         # A made id cannot be taken: where refusals are no error, or the store has not answered
         # at all yet, there is nothing to wait for.

@@ -19,7 +19,7 @@ SAME_CLOCK_SECONDS = 1.0
 this, they count from the recording's start, and are exact; otherwise they are the file's own."""
 
 OWN_CLOCK_SECONDS = 0.02
-"""Times that begin before this begin at 0, an Opus encoder's delay aside: they are the file's own."""
+"""Times that begin before this begin at 0 (Opus has a delay): they are the file's own."""
 
 OVERLAP_SECONDS = 1.0
 """Two files of one microphone that overlap by no more follow each other: their starts are rough."""
