@@ -130,7 +130,7 @@ def test_interrupted_it_takes_back_what_it_has_begun(
     tmp_path: Path, environment: dict[str, str]
 ) -> None:
     """Ctrl-C while chunks are being sent: nothing is left, and the exit says so."""
-    path = write_wav(tmp_path / "a.wav", noise(48_000 * 200, 1), 48_000)
+    path = write_wav(tmp_path / "a.wav", noise(48_000 * 90, 1), 48_000)
     with subprocess.Popen(
         [str(PROGRAM), "import", str(path)],
         env={**os.environ, **environment, "RECORDER_CHUNK_SECONDS": "0.1"},

@@ -28,7 +28,7 @@ def test_a_file_is_whole_at_the_end_of_an_element_and_nowhere_else(
     assert not is_cut_off(whole)
     cut = tmp_path / "cut"
     ends = []
-    for length in range(len(body) - 700, len(body)):
+    for length in range(len(body) - 700, len(body), 3):
         cut.write_bytes(body[:length])
         if not is_cut_off(cut):
             ends.append(length)
