@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date, datetime
 from typing import Any, Self
 
@@ -51,6 +51,11 @@ class Plan:
         continuation: Name of the folder, below the recording's own, of late audio that was
             attached to a recording which another host had finished; empty for the recording.
         first_sample: Where, on the recording's clock, its audio begins: 0 but for continuations.
+        imported: Where it comes from, if it was not recorded here: plain JSON types, for the
+            manifest; empty if it was.
+        vcon: Whether a vCon is written beside it when it is complete.
+        web_url: What the store's bucket and prefix are called on the web, for the vCon's links;
+            empty for the store's own address.
     """
 
     recording_id: str
@@ -74,6 +79,9 @@ class Plan:
     started_monotonic: float = 0.0
     continuation: str = ""
     first_sample: int = 0
+    imported: Mapping[str, Any] = field(default_factory=dict)
+    vcon: bool = False
+    web_url: str = ""
 
     @property
     def folder(self) -> str:
@@ -181,6 +189,8 @@ class Plan:
             "token": self.token,
             "continuation": self.continuation,
             "first_sample": self.first_sample,
+            **({"imported": dict(self.imported)} if self.imported else {}),
+            **({"vcon": True, "web_url": self.web_url} if self.vcon else {}),
         }
 
     @classmethod
@@ -213,6 +223,9 @@ class Plan:
                 started_monotonic=float(document["started_monotonic"]),
                 continuation=_folder_name(_text(document, "continuation")),
                 first_sample=_whole(document, "first_sample", 0),
+                imported=dict(document.get("imported") or {}),
+                vcon=document.get("vcon") is True,
+                web_url=_web_url(document.get("web_url", "")),
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise BotRecorderError(f"not a recording's plan: {error}") from error
@@ -241,6 +254,13 @@ def _whole(document: Mapping[str, Any], name: str, least: int) -> int:
     value = document[name]
     if type(value) is not int or value < least:
         raise ValueError(f"{name} is no whole number from {least}")
+    return value
+
+
+def _web_url(value: object) -> str:
+    """Return an address that links may begin with: a manifest from outside chooses no scheme."""
+    if not isinstance(value, str) or (value and not value.startswith("https://")):
+        raise ValueError("web_url is no https address")
     return value
 
 
