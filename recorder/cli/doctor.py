@@ -196,17 +196,17 @@ def _print_cost(
     what = f"calls of {usage.call_seconds / 60:g} min, {usage.tracks} tracks{turns}"
     console.print(Text(f"\nan hour of recordings ({what})", "bold"))
     puts = hour["puts"] + hour["output_puts"]
-    opens = hour["puts"] - hour["chunks"] - hour["manifests"]
     others = hour["output_puts"] - hour["parts"]
     rows = (
         (
             "requests",
-            f"{puts:.0f} PUT ({hour['chunks']:.0f} chunks, {opens:.0f} open chunks, "
+            f"{puts:.0f} PUT ({hour['chunks']:.0f} chunks, {hour['open_chunks']:.0f} open chunks, "
             f"{hour['parts']:.0f} parts, {others:.0f} to begin and complete, at most "
-            f"{hour['manifests']:.0f} manifests), {hour['gets']:.0f} HEAD, "
+            f"{hour['manifests']:.0f} manifests), {hour['gets']:.0f} HEAD and GET, "
             f"{hour['deletes']:.0f} deletes",
         ),
         ("sent", f"{output.size(int(hour['sent_bytes']))}, {_speed(load)} for each call"),
+        *([("read", output.size(int(hour["read_bytes"])))] if load.read_bytes else []),
         ("stored", output.size(int(hour["stored_bytes"]))),
         ("requests cost", f"${cost.requests:.5f}"),
         ("storage costs", f"${cost.storage_month:.5f} a month"),

@@ -24,6 +24,7 @@ from recorder.containers.wav import WAV
 from recorder.journal_format import SEGMENT_BYTES
 from recorder.outputs import OutputSpec, mixed_outputs, track_output
 from recorder.settings import Settings
+from recorder.verification.objects import pieces
 from uploader.parts import part_count
 
 GB = 2**30
@@ -86,13 +87,15 @@ class Load:
     Attributes:
         seconds: Its length.
         chunks: Chunks.
-        puts: PUT-class requests for chunks and manifests, which have the bucket's storage class.
+        open_chunks: Halves of chunks that are sent while those are open.
+        puts: PUT-class requests for chunks, manifests and a vCon, which have the bucket's storage class.
         output_puts: PUT-class requests for outputs.
         gets: GET-class requests.
         deletes: Objects deleted.
         manifests: Writes of the manifest among `puts`, at most.
         parts: Parts among `output_puts`.
         sent_bytes: All that is sent.
+        read_bytes: All that is read back, for the hashes of a vCon.
         stored_bytes: What stays in the bucket.
         spool_bytes_per_second: What the spool takes while the bucket is away.
         spool_bytes_at_once: What it takes of a live call in any case.
@@ -100,6 +103,7 @@ class Load:
 
     seconds: float
     chunks: int
+    open_chunks: int
     puts: int
     output_puts: int
     gets: int
@@ -107,6 +111,7 @@ class Load:
     manifests: int
     parts: int
     sent_bytes: int
+    read_bytes: int
     stored_bytes: int
     spool_bytes_per_second: float
     spool_bytes_at_once: int
@@ -151,16 +156,21 @@ def load_of(settings: Settings, usage: Usage) -> Load:
     manifests = 4 + chunks + halves
     manifest_bytes = _manifest_bytes(usage.tracks, rate, chunk, chunks)
     kept = chunk_bytes if settings.keep_chunks else 0
+    # A vCon: a look whether it is there, and each output that it refers to, looked at and read.
+    hashed = outputs.of_vcon() if settings.vcon else []
+    vcon_gets = 1 + sum(1 + len(list(pieces("", size))) for size in hashed) if hashed else 0
     return Load(
         seconds=usage.call_seconds,
         chunks=chunks,
-        puts=chunks + halves + manifests,
+        open_chunks=halves,
+        puts=chunks + halves + manifests + (1 if hashed else 0),
         output_puts=2 * outputs.count + outputs.parts,  # create and complete
-        gets=outputs.count,  # a HEAD of each
+        gets=outputs.count + vcon_gets,  # a HEAD of each
         deletes=(0 if settings.keep_chunks else chunks) + (1 if halves else 0),
         manifests=manifests,
         parts=outputs.parts,
         sent_bytes=chunk_bytes + half_bytes + outputs.bytes + manifests * manifest_bytes // 2,
+        read_bytes=sum(hashed),
         stored_bytes=outputs.bytes + kept + manifest_bytes,
         spool_bytes_per_second=rate * SAMPLE_BYTES * usage.tracks + WAV.header_bytes * rate / chunk,
         spool_bytes_at_once=_live_bytes(settings, usage),
@@ -175,6 +185,8 @@ class _Outputs:
         self._header = form.header_bytes
         self._part_bytes = settings.part_bytes
         self.count = self.parts = self.bytes = 0
+        self._sizes: dict[str, list[int]] = {}
+        self._names = settings.outputs
         specs = mixed_outputs(settings.outputs, form)
         if "tracks" in settings.outputs:
             specs += [track_output(f"track-{number}", form) for number in range(usage.tracks)]
@@ -193,6 +205,12 @@ class _Outputs:
         self.count += 1
         self.parts += part_count(size, self._part_bytes)
         self.bytes += size
+        self._sizes.setdefault(spec.layout, []).append(size)
+
+    def of_vcon(self) -> list[int]:
+        """Return the sizes of the outputs that a vCon refers to; see `vcon_document`."""
+        tracks = self._sizes.get("track", []) if "tracks" in self._names else []
+        return self._sizes.get("stereo") or tracks or self._sizes.get("mono", [])
 
 
 def _manifest_bytes(tracks: int, rate: int, chunk: int, chunks: int) -> int:

@@ -41,6 +41,7 @@ async def recorded(
         {},
         {"keep_chunks": True},
         {"outputs": ("stereo", "mono", "tracks")},
+        {"outputs": ("stereo", "tracks"), "vcon": True, "web_url": "https://calls.example.org"},
         {"chunk_seconds": 1.0},  # too short for a half of it to be settled before it is whole
         {"chunk_seconds": 60.0},
     ],
@@ -61,15 +62,16 @@ async def test_a_call_makes_the_requests_that_are_told(
     assert call.result.chunks == load.chunks
     assert counts["put_manifest"] <= load.manifests
     halves = load.puts - load.manifests - load.chunks
+    assert halves == load.open_chunks + settings.vcon
     # Frames that come faster than time leave no moment for some of the halves.
     assert load.chunks <= counts["put"] <= load.chunks + halves
     whole = counts["create_multipart"] + counts["upload_part"] + counts["complete_multipart"]
     assert whole == load.output_puts
     assert counts["upload_part"] == load.parts
-    assert counts["head"] == load.gets
+    assert counts["head"] + counts["get"] + counts["read"] == load.gets
     assert counts["delete"] <= load.deletes <= counts["delete"] + halves
     objects = {path: path.stat().st_size for path in tmp_path.glob("bucket/dt=*/*/**/*.wav")}
-    manifests = sum(path.stat().st_size for path in tmp_path.glob("bucket/dt=*/*/manifest.json"))
+    manifests = sum(path.stat().st_size for path in tmp_path.glob("bucket/dt=*/*/*.json"))
     assert 0 <= load.stored_bytes - sum(objects.values()) <= manifests
 
 
