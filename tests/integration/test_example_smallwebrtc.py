@@ -82,6 +82,7 @@ def loud_part(audio: NDArray[np.int16]) -> tuple[int, int]:
     return int(places[0]), int(places[-1]) + 1
 
 
+@pytest.mark.realtime
 async def test_a_call_is_answered_and_recorded(tmp_path: Path) -> None:
     app = smallwebrtc_bot.make_app(
         smallwebrtc_bot.WebRTCSettings(drain_token_file=tmp_path / "token"),

@@ -112,6 +112,7 @@ def sound(track: Samples) -> Samples:
     return track[track != 0]
 
 
+@pytest.mark.realtime
 async def test_a_call_is_answered_and_recorded(tmp_path: Path) -> None:
     said = speech()
     phone = Phone(said)
