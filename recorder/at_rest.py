@@ -6,13 +6,13 @@ a recording that still has an owner, or waits for one, is nobody else's to write
 
 from __future__ import annotations
 
+import asyncio
 import secrets
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import date
-from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 from loguru import logger
 
@@ -22,7 +22,7 @@ from recorder.names import check_recording_id
 from recorder.plan import Plan
 from recorder.recovery import DURABLE
 from uploader.budget import ByteBudget
-from uploader.errors import BotRecorderError, StoreError
+from uploader.errors import BotRecorderError, InvalidRequest, StoreError
 from uploader.manifest import LostOwnership, ManifestFile, Stored
 from uploader.probe import Capabilities, probe
 from uploader.retry import Deadline, Retrier, RetryPolicy
@@ -37,6 +37,8 @@ HELD_BYTES = 64 * 1024**2
 
 TRIES = 5
 """How often a manifest is looked at again that somebody else has just changed."""
+
+T = TypeVar("T")
 
 Changes = Mapping[str, Any]
 
@@ -108,24 +110,45 @@ class AtRest:
         raise BotRecorderError(f"{self.plan.manifest_key} is gone or keeps changing")
 
     async def read(self, key: str, start: int, end: int, piece: int) -> AsyncGenerator[bytes, None]:
-        """Yield bytes [start, end) of an object in pieces, each held by the budget until the next.
+        """Yield bytes [start, end) of an object in pieces; the next is on its way meanwhile.
 
         Raises:
             BotRecorderError: The object has fewer.
             StoreError: The store refuses, or does not answer.
         """
+        starts = range(start, end, piece)
+        ahead: asyncio.Task[bytes] | None = None
+        async with self.context.budget.reserve(min(2 * piece, end - start)):
+            try:
+                for begin in starts:
+                    getting = ahead or self._getting(key, begin, min(end, begin + piece))
+                    ahead = getting
+                    body = await getting
+                    following = begin + piece
+                    ahead = None
+                    if following < end:
+                        ahead = self._getting(key, following, min(end, following + piece))
+                    yield body
+            finally:
+                if ahead is not None:
+                    ahead.cancel()
+                    await asyncio.wait([ahead])
+
+    def _getting(self, key: str, start: int, end: int) -> asyncio.Task[bytes]:
+        return asyncio.ensure_future(self._get(key, start, end))
+
+    async def _get(self, key: str, start: int, end: int) -> bytes:
         context = self.context
-        for begin in range(start, end, piece):
-            until = min(end, begin + piece)
-            async with context.budget.reserve(until - begin):
-                get = partial(context.store.get, key, start=begin, end=until)
-                body = await context.call("get", get)
-                if len(body) != until - begin:
-                    raise BotRecorderError(
-                        f"{key} is cut off: it ends before byte {until}",
-                        hint="`recorder verify` says what else is not as it was recorded",
-                    )
-                yield body
+        try:
+            body = await context.call("get", lambda: context.store.get(key, start=start, end=end))
+        except InvalidRequest:  # it begins behind the end
+            body = b""
+        if len(body) != end - start:
+            raise BotRecorderError(
+                f"{key} is cut off: it ends before byte {end}",
+                hint="`recorder verify` says what else is not as it was recorded",
+            )
+        return body
 
 
 async def open_at_rest(
@@ -182,6 +205,20 @@ async def open_at_rest(
     )
     tracks = tuple(track.text("name") for track in found.manifest.items("tracks"))
     return AtRest(plan, document, details.objects, context, found.manifest.count("samples"), tracks)
+
+
+async def in_thread(function: Callable[[], T], /) -> T:
+    """Run blocking work on a thread of the loop's."""
+    return await asyncio.to_thread(function)
+
+
+async def in_spite_of_cancels(work: Awaitable[None]) -> None:
+    """Wait for work to end, however often this is cancelled: what tidies up is done with soon."""
+    task = asyncio.ensure_future(work)
+    while not task.done():
+        with suppress(asyncio.CancelledError):
+            await asyncio.wait([task])
+    task.result()
 
 
 def _check_final(document: Mapping[str, Any], name: str) -> None:

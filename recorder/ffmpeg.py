@@ -137,8 +137,11 @@ async def _listen(stderr: asyncio.StreamReader | None, said: deque[str]) -> bool
     while block := await stderr.read(PIPE_BYTES):
         *lines, rest = (rest + block).replace(b"\r", b"\n").split(b"\n")
         rest = rest[-_LINE_LENGTH:]
-        for line in filter(None, (one.strip() for one in (*lines,))):
-            said.append(line[:_LINE_LENGTH].decode("utf-8", "replace"))
+        said.extend(_text(line) for line in lines if line.strip())
     if rest.strip():
-        said.append(rest.strip().decode("utf-8", "replace"))
+        said.append(_text(rest))
     return True
+
+
+def _text(line: bytes) -> str:
+    return line.strip()[:_LINE_LENGTH].decode("utf-8", "replace")

@@ -17,7 +17,7 @@ from typing import Any, Literal, Protocol
 import numpy as np
 
 from recorder import layouts
-from recorder.at_rest import AtRest
+from recorder.at_rest import AtRest, in_thread
 from recorder.chunk_reader import BLOCK_SAMPLES, Planes
 from recorder.chunks import Chunk
 from recorder.containers import container
@@ -105,7 +105,7 @@ def find_audio(rest: AtRest, heard: Heard) -> Audio:
         return _Output(rest, outputs[direct])
     why = ""
     try:
-        chunks = StoredChunks(rest, _in_thread)
+        chunks = StoredChunks(rest, in_thread)
         chunks.check()
         return _Chunks(chunks, heard)
     except UnusableChunks as error:
@@ -270,7 +270,3 @@ class _Derived:
 
 def _pcm(heard: Heard, planes: Planes) -> memoryview:
     return np.ascontiguousarray(heard.render(planes), dtype="<i2").data.cast("B")
-
-
-async def _in_thread(function: Any, /) -> Any:
-    return await asyncio.to_thread(function)

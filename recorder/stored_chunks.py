@@ -1,4 +1,4 @@
-"""A finished recording's chunk objects: each is proved to be what was recorded before it is used."""
+"""A finished recording's chunk objects: each is proved to be what was recorded before its use."""
 
 from __future__ import annotations
 

@@ -7,8 +7,11 @@ from typing import Annotated
 
 import typer
 
+from recorder.cli.assemble import assemble
 from recorder.cli.demo import demo
+from recorder.cli.export import export
 from recorder.cli.ls import ls
+from recorder.cli.peaks import peaks
 from recorder.cli.record import record
 from recorder.cli.recover import RecoverCommand, recover
 from recorder.cli.settings import settings
@@ -22,7 +25,7 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
-for command in (record, ls, show, verify, recover, demo, settings):
+for command in (record, ls, show, verify, export, assemble, peaks, recover, demo, settings):
     app.command(cls=RecoverCommand if command is recover else None)(command)
 
 
