@@ -78,6 +78,8 @@ def test_every_setting_is_read_from_its_variable(monkeypatch, tmp_path):
         "spool_dir": tmp_path / "spool",
         "spool_max_bytes": 20 * MIB,
         "keep_chunks": True,
+        "peaks": False,
+        "peaks_samples_per_pixel": 500,
         "tags": {"team": "a b"},
         "metadata": {"customer": "7"},
         "storage_class": "STANDARD_IA",
@@ -100,6 +102,7 @@ def test_every_setting_is_read_from_its_variable(monkeypatch, tmp_path):
         "inflight_bytes": "1g",
         "spool_max_bytes": "20971520",
         "keep_chunks": "true",
+        "peaks": "false",
         "tags": "team=a b",
         "metadata": '{"Customer": "7"}',
     }
