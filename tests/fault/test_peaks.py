@@ -69,10 +69,9 @@ async def test_it_shows_the_mixed_output_and_is_listed(
     assert told["checksum"] == encode(crc64nvme(body))
     async with local(tmp_path) as store:
         info = await store.head(told["key"])
-        assert (info.content_type, info.metadata["recorder-recording-id"]) == (
-            "application/json",
-            "call",
-        )
+        assert info.content_type == "application/json"
+        assert info.metadata["recorder-recording-id"] == "call"
+        assert info.metadata["recorder-started-at"] == manifest_of(tmp_path)["started_at"]
         report = await verify(store, "call")
     assert report.ok
     assert [one.kind for one in report.proofs][-1] == "peaks"
