@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date, datetime
 from typing import Any, Self
 
@@ -56,6 +56,11 @@ class Plan:
             attached to a recording which another host had finished; empty for the recording.
         first_sample: Where, on the recording's clock, its audio begins: 0 but for continuations.
         peaks_samples_per_pixel: Of the waveform that is made of it; 0 for none.
+        imported: Where it comes from, if it was not recorded here: plain JSON types, for the
+            manifest; empty if it was.
+        vcon: Whether a vCon is written beside it when it is complete.
+        web_url: What the store's bucket and prefix are called on the web, for the vCon's links;
+            empty for the store's own address.
     """
 
     recording_id: str
@@ -80,6 +85,9 @@ class Plan:
     continuation: str = ""
     first_sample: int = 0
     peaks_samples_per_pixel: int = 0
+    imported: Mapping[str, Any] = field(default_factory=dict)
+    vcon: bool = False
+    web_url: str = ""
 
     @property
     def folder(self) -> str:
@@ -216,6 +224,8 @@ class Plan:
             "continuation": self.continuation,
             "first_sample": self.first_sample,
             "peaks_samples_per_pixel": self.peaks_samples_per_pixel,
+            **({"imported": dict(self.imported)} if self.imported else {}),
+            **({"vcon": True, "web_url": self.web_url} if self.vcon else {}),
         }
 
     @classmethod
@@ -249,6 +259,9 @@ class Plan:
                 continuation=_folder_name(_text(document, "continuation")),
                 first_sample=_whole(document, "first_sample", 0),
                 peaks_samples_per_pixel=_peaks(document),
+                imported=dict(document.get("imported") or {}),
+                vcon=document.get("vcon") is True,
+                web_url=_web_url(document.get("web_url", "")),
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise BotRecorderError(f"not a recording's plan: {error}") from error
@@ -286,6 +299,13 @@ def _peaks(document: Mapping[str, Any]) -> int:
     value = _whole(document, "peaks_samples_per_pixel", 0)
     if value and not MIN_SAMPLES_PER_PIXEL <= value <= MAX_SAMPLES_PER_PIXEL:
         raise ValueError("peaks_samples_per_pixel is out of range")
+    return value
+
+
+def _web_url(value: object) -> str:
+    """Return an address that links may begin with: a manifest from outside chooses no scheme."""
+    if not isinstance(value, str) or (value and not value.startswith("https://")):
+        raise ValueError("web_url is no https address")
     return value
 
 

@@ -10,12 +10,14 @@ import typer
 from recorder.cli.assemble import assemble
 from recorder.cli.demo import demo
 from recorder.cli.export import export
+from recorder.cli.import_ import import_
 from recorder.cli.ls import ls
 from recorder.cli.peaks import peaks
 from recorder.cli.record import record
 from recorder.cli.recover import RecoverCommand, recover
 from recorder.cli.settings import settings
 from recorder.cli.show import show
+from recorder.cli.vcon import vcon
 from recorder.cli.verify import verify
 
 app = typer.Typer(
@@ -25,7 +27,11 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
-for command in (record, ls, show, verify, export, assemble, peaks, recover, demo, settings):
+app.command("import")(import_)  # a word of Python's
+for command in (
+    *(record, ls, show, verify, export, assemble, peaks, recover),
+    *(vcon, demo, settings),
+):
     app.command(cls=RecoverCommand if command is recover else None)(command)
 
 

@@ -80,6 +80,8 @@ def test_every_setting_is_read_from_its_variable(monkeypatch, tmp_path):
         "keep_chunks": True,
         "peaks": False,
         "peaks_samples_per_pixel": 500,
+        "vcon": True,
+        "web_url": "https://calls.example.org/x",
         "tags": {"team": "a b"},
         "metadata": {"customer": "7"},
         "storage_class": "STANDARD_IA",
@@ -103,6 +105,8 @@ def test_every_setting_is_read_from_its_variable(monkeypatch, tmp_path):
         "spool_max_bytes": "20971520",
         "keep_chunks": "true",
         "peaks": "false",
+        "vcon": "true",
+        "web_url": "https://calls.example.org/x/",
         "tags": "team=a b",
         "metadata": '{"Customer": "7"}',
     }
