@@ -88,7 +88,8 @@ class Load:
         seconds: Its length.
         chunks: Chunks.
         open_chunks: Halves of chunks that are sent while those are open.
-        puts: PUT-class requests for chunks, manifests, waveform and vCon, in the bucket's storage class.
+        puts: PUT-class requests for chunks, manifests, waveform and vCon, in the bucket's storage
+            class.
         output_puts: PUT-class requests for outputs.
         gets: GET-class requests.
         deletes: Objects deleted.
