@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from recorder.cli.backfill import backfill
 from recorder.cli.demo import demo
 from recorder.cli.ls import ls
 from recorder.cli.record import record
@@ -14,6 +15,7 @@ from recorder.cli.recover import RecoverCommand, recover
 from recorder.cli.settings import settings
 from recorder.cli.show import show
 from recorder.cli.verify import verify
+from recorder.cli.worker import worker
 
 app = typer.Typer(
     name="recorder",
@@ -22,7 +24,7 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
-for command in (record, ls, show, verify, recover, demo, settings):
+for command in (record, ls, show, verify, recover, worker, backfill, demo, settings):
     app.command(cls=RecoverCommand if command is recover else None)(command)
 
 

@@ -21,7 +21,7 @@ from loguru import logger
 
 from recorder.location import Location
 from recorder.names import shown
-from recorder.postprocess.subject import RECORD, Place, place_of
+from recorder.postprocess.subject import Place, place_of
 from uploader.errors import BotRecorderError
 from uploader.manifest import MANIFEST
 
@@ -138,7 +138,7 @@ def wanted(created: Created, location: Location) -> Wanted | None:
     if file == MANIFEST:
         return Wanted(place, key)
     folder, slash, _ = file.partition("/")
-    if file == RECORD or file.endswith(".json") or folder in _FOLDERS:
+    if file.endswith(".json") or folder in _FOLDERS:
         return _ignore(created, "neither a manifest nor an output")
     if slash:  # late audio that is attached: told again by the recording's own manifest
         return _ignore(created, "not of the recording itself")

@@ -58,7 +58,8 @@ class Worker:
         processor: Open.
         drain_seconds: How long what is in hand may still take at the end.
         retrier: For requests to the queue.
-        on_handled: Told of each message: its name, and what came of it or why it cannot be read.
+        on_handled: Told of each message, and what came of it or why it cannot be read.
+        sleep: Waits, seconds, between two times that a message is hidden.
 
     Attributes:
         counts: Messages by what became of them: `done`, `again`, `unreadable`, `given back`.
@@ -72,6 +73,7 @@ class Worker:
         drain_seconds: float = 30.0,
         retrier: Retrier | None = None,
         on_handled: Callable[[Message, Handled | UnreadableEvent], None] = lambda *_: None,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         self.counts: Counter[str] = Counter()
         self._queue = queue
@@ -79,6 +81,7 @@ class Worker:
         self._drain_seconds = drain_seconds
         self._retrier = retrier or Retrier(RetryPolicy(deadline_seconds=60.0))
         self._on_handled = on_handled
+        self._sleep = sleep
         self._slots = processor.settings.postprocess_concurrency
         self._tasks: set[asyncio.Task[None]] = set()
         self._stopping = asyncio.Event()
@@ -191,7 +194,7 @@ class Worker:
     async def _keep_hidden(self, message: Message) -> None:
         """Have nobody else receive the message while this one works on it."""
         while True:
-            await asyncio.sleep(HIDE_SECONDS / 3)
+            await self._sleep(HIDE_SECONDS / 3)
             try:
                 await self._call("hide_message", lambda: self._queue.hide(message, HIDE_SECONDS))
             except StoreError as error:  # then somebody else may begin, and meets the claim

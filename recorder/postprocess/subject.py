@@ -8,14 +8,11 @@ import re
 from dataclasses import dataclass
 
 from recorder.catalog import Document
-from recorder.names import InvalidName, check_recording_id
+from recorder.names import POSTPROCESS_RECORD, InvalidName, check_recording_id
 from recorder.result import State
 from uploader.manifest import MANIFEST
 
 COMPLETE = (str(State.COMPLETED), str(State.COMPLETED_WITH_GAPS))
-RECORD = "postprocess.json"
-"""Beside the manifest: what was done, and what came of it."""
-
 _DAY = re.compile(r"dt=(\d{4}-\d{2}-\d{2})", re.ASCII)
 
 
@@ -44,7 +41,7 @@ class Place:
     @property
     def record_key(self) -> str:
         """Key of the record of what was done with it."""
-        return self.folder + RECORD
+        return self.folder + POSTPROCESS_RECORD
 
 
 def place_of(folder: str) -> Place | None:
