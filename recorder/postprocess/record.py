@@ -2,6 +2,7 @@
 
     version       of the format
     recording_id  whose it is
+    by            token of who wrote it
     steps         by name: `state` (done, failed, put off), `content` and `parameters` it is about,
                   `at`, and `result` or `reason`
     claim         who is at work: `owner`, a random token, and `until`; null for nobody
@@ -159,6 +160,7 @@ class RecordFile:
             document = {
                 "version": VERSION,
                 "recording_id": self._recording_id,
+                "by": self.owner,
                 "claim": claim,
                 "steps": self.steps,
             }
@@ -189,7 +191,7 @@ class RecordFile:
             found, info = await self._call("get_record", lambda: self._store.read(self.key))
         except NoSuchObject:
             found = b""
-        if found == body:  # it has this owner's token, and a time: no two writes are the same
+        if found == body:  # it has this owner's token
             self._etag = info.etag
             return
         raise Claimed(f"{self.key}: another process has written it", seconds=0.0) from error

@@ -43,7 +43,8 @@ class TagStep(Step):
         async def work() -> None:
             nonlocal changed
             for key in todo:
-                changed += await _tag(job, key, tags)
+                was_changed = await _tag(job, key, tags)
+                changed += was_changed
 
         try:
             async with asyncio.TaskGroup() as group:
