@@ -99,7 +99,7 @@ async def list_days(store: Store, prefix: str = "") -> list[str]:
     return sorted(
         folder
         for folder in listing.folders
-        if folder.startswith(prefix) or (prefix.startswith(folder) and folder.startswith("dt="))
+        if folder.startswith("dt=") and (folder.startswith(prefix) or prefix.startswith(folder))
     )
 
 

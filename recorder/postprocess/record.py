@@ -82,6 +82,7 @@ class RecordFile:
         self._now = now
         self._claim: dict[str, Any] | None = None
         self._etag: str | None = None
+        self._sure = True
         self._writing = asyncio.Lock()
 
     async def load(self) -> None:
@@ -152,6 +153,8 @@ class RecordFile:
 
     async def release(self) -> None:
         """Give the claim up, if it is this one's. Raises as `claim`."""
+        if not self._sure:  # of a write that was broken off, nobody knows whether it arrived
+            await self.load()
         if self._claim is not None and self._claim.get("owner") == self.owner:
             await self._write(None)
 
@@ -165,13 +168,14 @@ class RecordFile:
                 "steps": self.steps,
             }
             body = json.dumps(document, indent=1).encode()
+            self._sure = False
             try:
                 info = await self._call("put_record", lambda: self._put(body))
             except (Conflict, PreconditionFailed) as error:
                 await self._settle(body, error)
             else:
                 self._etag = info.etag
-            self._claim = claim
+            self._claim, self._sure = claim, True
 
     async def _put(self, body: bytes) -> ObjectInfo:
         attributes = replace(ATTRIBUTES, tags=self.tags)

@@ -203,8 +203,8 @@ class Processor:
         steps = plan.todo(self.steps, record.steps, content, self.settings, again=again)
         if not steps:
             return Processed(place, Verdict.UNCHANGED)
-        await record.claim(self.settings.postprocess_claim_seconds)
         try:
+            await record.claim(self.settings.postprocess_claim_seconds)
             return await self._claimed(record, self._steps(subject, steps, record, log))
         finally:
             # Given up already, if all went well.

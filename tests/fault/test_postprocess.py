@@ -393,6 +393,28 @@ async def test_a_cancel_gives_the_claim_up(
         assert (await one.process(place("call"))).verdict is Verdict.DONE
 
 
+@pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
+async def test_a_cancel_while_the_claim_is_written_leaves_none(
+    settings: Settings, store: FaultyStore, step: Counting, after: bool
+) -> None:
+    arrived = asyncio.Event()
+
+    async def hook(op: str, key: str, done: bool) -> None:
+        if op == "put" and done == after and not arrived.is_set():
+            arrived.set()
+            await asyncio.Event().wait()
+
+    store.hook = hook
+    async with processor(settings, store) as one:
+        working = asyncio.create_task(one.process(place("call")))
+        await arrived.wait()
+        working.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await working
+        assert (await noted(store, "call")).get("claim") is None
+        assert (await one.process(place("call"))).verdict is Verdict.DONE
+
+
 async def test_without_conditional_writes_the_last_writer_wins(
     settings: Settings, store: FaultyStore, step: Counting
 ) -> None:
