@@ -18,12 +18,16 @@ from loguru import logger
 from recorder.postprocess.events import UnreadableEvent
 from recorder.postprocess.handle import Handled, handle
 from recorder.postprocess.run import Processor
-from recorder.postprocess.sqs import MAX_BATCH, MAX_WAIT_SECONDS, Message
+from recorder.postprocess.sqs import MAX_BATCH, Message
 from uploader.errors import StoreError
 from uploader.retry import AttemptFailed, Deadline, Retrier, RetryPolicy
 
 T = TypeVar("T")
 
+POLL_SECONDS = 5.0
+"""How long a request for messages waits for some: so long can it take to end."""
+SPARE_SECONDS = 2.0
+"""How much later than that its answer may come."""
 HIDE_SECONDS = 120.0
 """How long a message is hidden at a time: after a worker's death, it comes again that late."""
 FIRST_PAUSE_SECONDS = 30.0
@@ -117,15 +121,11 @@ class Worker:
             stopped.cancel()
 
     async def _receive(self, free: int) -> list[Message]:
-        """Wait for messages; none if this is to end meanwhile.
-
-        A long poll is broken off then. What the server may just have sent comes again: it was not
-        looked at.
-        """
+        """Wait for messages; none if this is to end meanwhile."""
 
         async def poll() -> list[Message]:
             return await self._queue.receive(
-                min(free, MAX_BATCH), wait=MAX_WAIT_SECONDS, hide=HIDE_SECONDS
+                min(free, MAX_BATCH), wait=POLL_SECONDS, hide=HIDE_SECONDS
             )
 
         def tell(failed: AttemptFailed) -> None:
@@ -138,7 +138,13 @@ class Worker:
         stopped = asyncio.ensure_future(self._stopping.wait())
         try:
             await asyncio.wait({polling, stopped}, return_when=asyncio.FIRST_COMPLETED)
-            return polling.result() if polling.done() else []
+            if not self._stopping.is_set():
+                return polling.result()
+            # Not broken off: what the server sends to nobody stays hidden from everybody.
+            await asyncio.wait({polling}, timeout=POLL_SECONDS + SPARE_SECONDS)
+            if polling.done() and polling.exception() is None:
+                await asyncio.gather(*(self._give_back(one) for one in polling.result()))
+            return []
         finally:
             polling.cancel()
             stopped.cancel()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import secrets
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -111,6 +111,7 @@ class Processor:
         self._now = now
         self._stack = contextlib.AsyncExitStack()
         self._http: aiohttp.ClientSession | None = None
+        self._locks: dict[Place, tuple[asyncio.Lock, int]] = {}
         self._retrier = Retrier(
             RetryPolicy(
                 base_seconds=settings.retry_base_seconds,
@@ -154,7 +155,8 @@ class Processor:
         """
         log = logger.bind(recording_id=place.recording_id)
         try:
-            done = await self._process(place, again, owner or secrets.token_hex(8), key, log)
+            async with self._alone(place):
+                done = await self._process(place, again, owner or secrets.token_hex(8), key, log)
         except NoSuchObject as error:
             done = Processed(place, Verdict.GONE, reason=str(error))
         except Claimed as error:
@@ -169,6 +171,22 @@ class Processor:
         level = "INFO" if done.settled or done.verdict is Verdict.NOT_COMPLETE else "WARNING"
         log.log(level, "{}: {} {}", place.recording_id, done.verdict, done.reason or done.steps)
         return done
+
+    @contextlib.asynccontextmanager
+    async def _alone(self, place: Place) -> AsyncIterator[None]:
+        """Wait until nobody else in this process works on the recording.
+
+        Its manifest and its outputs are written at nearly the same time, and told by an event each.
+        """
+        lock, waiting = self._locks.get(place, (asyncio.Lock(), 0))
+        self._locks[place] = lock, waiting + 1
+        try:
+            async with lock:
+                yield
+        finally:
+            _, waiting = self._locks.pop(place)
+            if waiting > 1:
+                self._locks[place] = lock, waiting - 1
 
     async def _process(
         self, place: Place, again: bool, owner: str, key: str | None, log: Logger

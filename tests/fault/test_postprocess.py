@@ -6,6 +6,7 @@ import asyncio
 import itertools
 import json
 from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, ClassVar
@@ -118,8 +119,9 @@ async def test_of_many_at_a_time_one_does_it(
     settings: Settings, store: FaultyStore, step: Counting
 ) -> None:
     step.go.clear()
-    async with processor(settings, store) as one:
-        tasks = [asyncio.create_task(one.process(place("call"))) for _ in range(6)]
+    async with AsyncExitStack() as stack:
+        several = [await stack.enter_async_context(processor(settings, store)) for _ in range(6)]
+        tasks = [asyncio.create_task(one.process(place("call"))) for one in several]
         await step.begun.wait()
         async with asyncio.timeout(10):
             for finished in itertools.islice(asyncio.as_completed(tasks), len(tasks) - 1):
@@ -131,6 +133,20 @@ async def test_of_many_at_a_time_one_does_it(
     for result in results:
         assert result.settled == (result.verdict is Verdict.DONE)
         assert result.verdict is Verdict.DONE or (result.wait_seconds or 0) >= 1
+
+
+async def test_in_one_process_the_others_wait_and_find_it_done(
+    settings: Settings, store: FaultyStore, step: Counting
+) -> None:
+    step.go.clear()
+    async with processor(settings, store) as one:
+        tasks = [asyncio.create_task(one.process(place("call"))) for _ in range(6)]
+        await step.begun.wait()
+        step.go.set()
+        results = await asyncio.gather(*tasks)
+        assert one._locks == {}
+    assert sorted(result.verdict for result in results) == ["done"] + ["unchanged"] * 5
+    assert step.runs == 1
 
 
 async def test_new_content_or_new_parameters_are_done_anew(
@@ -313,15 +329,16 @@ async def test_a_claim_that_runs_out_is_taken_over(
     """A process that dies gives nothing up; one that lives on notes nothing any more."""
     clock = [NOW]
     step.go.clear()
-    async with processor(settings, store, now=lambda: clock[0]) as one:
+    now = {"now": lambda: clock[0]}
+    async with processor(settings, store, **now) as one, processor(settings, store, **now) as two:
         zombie = asyncio.create_task(one.process(place("call")))
         await step.begun.wait()
-        held = await one.process(place("call"))
+        held = await two.process(place("call"))
         assert held.verdict is Verdict.CLAIMED
         assert held.wait_seconds == settings.postprocess_claim_seconds
         clock[0] += timedelta(seconds=settings.postprocess_claim_seconds)
         step.begun.clear()
-        rescuer = asyncio.create_task(one.process(place("call")))
+        rescuer = asyncio.create_task(two.process(place("call")))
         await step.begun.wait()
         step.go.set()
         results = await asyncio.gather(zombie, rescuer)
@@ -333,11 +350,11 @@ async def test_a_claim_of_the_same_owner_is_taken_over_at_once(
     settings: Settings, store: FaultyStore, step: Counting
 ) -> None:
     step.go.clear()
-    async with processor(settings, store) as one:
+    async with processor(settings, store) as one, processor(settings, store) as two:
         dead = asyncio.create_task(one.process(place("call"), owner="run-1"))
         await step.begun.wait()
         step.begun.clear()
-        retried = asyncio.create_task(one.process(place("call"), owner="run-1"))
+        retried = asyncio.create_task(two.process(place("call"), owner="run-1"))
         await step.begun.wait()
         step.go.set()
         results = await asyncio.gather(dead, retried)

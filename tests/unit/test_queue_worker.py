@@ -14,6 +14,7 @@ import pytest_asyncio
 from complete import settings_for
 
 from recorder.postprocess import Processed, Processor, Verdict
+from recorder.postprocess import queue_worker as worker_module
 from recorder.postprocess.queue_worker import HIDE_SECONDS, MAX_PAUSE_SECONDS, Worker, pause_seconds
 from recorder.postprocess.sqs import Message
 from recorder.postprocess.subject import Place
@@ -46,13 +47,17 @@ class FakeQueue:
         self.arrived.set()
 
     async def receive(self, count: int, *, wait: float, hide: float) -> list[Message]:
-        assert (wait, hide) == (20, HIDE_SECONDS)
+        assert (wait, hide) == (worker_module.POLL_SECONDS, HIDE_SECONDS)
         self.asked.append(count)
         if self.errors:
             raise self.errors.pop(0)
         while not self.waiting:
             self.arrived.clear()
-            await self.arrived.wait()
+            try:
+                async with asyncio.timeout(wait):
+                    await self.arrived.wait()
+            except TimeoutError:
+                return []
         found, self.waiting = self.waiting[:count], self.waiting[count:]
         return found
 
@@ -125,7 +130,8 @@ async def processor(tmp_path: Path) -> AsyncIterator[Slow]:
 
 
 @pytest.fixture
-def queue() -> FakeQueue:
+def queue(monkeypatch: pytest.MonkeyPatch) -> FakeQueue:
+    monkeypatch.setattr(worker_module, "POLL_SECONDS", 0.1)
     return FakeQueue()
 
 
@@ -225,10 +231,29 @@ async def test_a_stop_ends_with_what_is_in_hand(processor: Slow, queue: FakeQueu
     assert len(queue.waiting) == 3
 
 
-async def test_a_stop_in_a_long_poll_ends_at_once(processor: Slow, queue: FakeQueue) -> None:
+async def test_what_a_poll_still_brings_after_a_stop_is_given_back(
+    processor: Slow, queue: FakeQueue
+) -> None:
     worker = Worker(queue, processor, retrier=quick())
     running = asyncio.create_task(worker.run())
     await settle(lambda: len(queue.asked) == 1)
+    worker.stop()
+    await asyncio.sleep(0)
+    queue.send(body("done.1"))
+    await asyncio.wait_for(running, 5)
+    assert queue.hidden == [(body("done.1"), 0)]
+    assert processor.begun == {}
+    assert worker.counts == {"given back": 1}
+
+
+async def test_a_queue_that_is_away_holds_no_stop_up(
+    processor: Slow, queue: FakeQueue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(worker_module, "SPARE_SECONDS", 0.01)
+    queue.errors = [TransientError("away", op="receive") for _ in range(10_000)]
+    worker = Worker(queue, processor, retrier=quick())
+    running = asyncio.create_task(worker.run())
+    await settle(lambda: len(queue.asked) > 3)
     worker.stop()
     await asyncio.wait_for(running, 5)
 
