@@ -35,16 +35,25 @@ class Receiver:
         self.hold = asyncio.Event()
         self.hold.set()
         self.held = 0
+        self._waiting: list[web.Request] = []
+
+    @property
+    def hung_up(self) -> int:
+        """How many of those that are held are not waited for any more: their posters are gone."""
+        transports = [request.transport for request in self._waiting]
+        return sum(transport is None or transport.is_closing() for transport in transports)
 
     async def take(self, request: web.Request) -> web.Response:
         """Answer a post."""
         body = await request.read()
-        self.headers = {name.lower(): value for name, value in request.headers.items()}
-        Webhook(SECRET).verify(body, self.headers)  # raises, and so answers 500, if it is wrong
+        headers = {name.lower(): value for name, value in request.headers.items()}
+        Webhook(SECRET).verify(body, headers)  # raises, and so answers 500, if it is wrong
         if not self.hold.is_set():
             self.held += 1
+            self._waiting.append(request)
             await self.hold.wait()
-        self.ids[self.headers["webhook-id"]] += 1
+        self.headers = headers
+        self.ids[headers["webhook-id"]] += 1
         if self.answers:
             status, headers = self.answers.pop(0)
             return web.Response(status=status, headers=headers)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sys
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, redirect_stdout
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -108,7 +109,7 @@ async def _opened(
     from recorder.postprocess.run import Processor
 
     if name == "ray":
-        async with open_ray(
+        opening = open_ray(
             settings,
             steps=settings.postprocess_steps,
             prefix=prefix,
@@ -116,8 +117,11 @@ async def _opened(
             address=address,
             width=concurrency,
             logs=verbose > 0,
-        ) as ray:
-            yield ray
+        )
+        # Ray prints what it has to say of its nodes, and results are no place for that.
+        with redirect_stdout(sys.stderr):
+            async with opening as ray:
+                yield ray
         return
     async with Processor(settings) as processor:
         yield LocalEngine(processor, prefix, again=again)
@@ -137,6 +141,7 @@ class _Display:
     def __init__(self, console: Console, *, as_json: bool) -> None:
         self._console = console
         self._as_json = as_json
+        self._stdout, self._results = output.stdout(), sys.stdout
         self._bar: Bar | None = None
         self._task: Any = None
         self._told = 0.0
@@ -169,12 +174,12 @@ class _Display:
     def take(self, one: Processed) -> None:
         """Print a recording that something was done with, or should have been."""
         if self._as_json:
-            print(json.dumps(one.to_dict()), flush=True)
+            print(json.dumps(one.to_dict()), file=self._results, flush=True)
         elif one.steps or not one.settled:
             did = ", ".join(f"{name} {state}" for name, state in one.steps.items())
             parts = [one.place.recording_id, str(one.verdict), did, one.reason]
             line = output.clean("  ".join(part for part in parts if part))
-            output.stdout().print(line, soft_wrap=True)
+            self._stdout.print(line, soft_wrap=True)
 
     def sum_up(self, progress: Progress, where: str) -> None:
         """Print what came of all."""
