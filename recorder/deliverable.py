@@ -120,6 +120,15 @@ class Deliverable:
         if self._completed:
             await self._upload.drop_superseded()
 
+    async def abandon(self) -> None:
+        """Abort its upload, if that is in progress: only where it can be made anew at any time.
+
+        Raises:
+            StoreError: See `Upload.abandon`.
+        """
+        if not self._completed:
+            await self._upload.abandon()
+
     def needed_from(self) -> int:
         """Return the recording's first sample, behind part 1's, that is still to be sent."""
         return self.spec.first_sample + self._source.samples_before(self._upload.sent_bytes())

@@ -82,6 +82,17 @@ def mixed_outputs(
     return specs
 
 
+def extra_output(
+    layout: Literal["mono", "stereo"],
+    container: Container,
+    first_sample: int = 0,
+    declared: tuple[str, ...] = (),
+) -> OutputSpec:
+    """Return a mixed output that a recording was not made with: it has its layout's name."""
+    file = f"{layout}.{container.extension}"
+    return OutputSpec(layout, file, layout, first_sample=first_sample, declared=declared)
+
+
 def track_output(track: str, container: Container, first_sample: int = 0) -> OutputSpec:
     """Return the output of one track."""
     return OutputSpec(track, f"{track}.{container.extension}", "track", track, first_sample)

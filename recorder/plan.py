@@ -11,11 +11,15 @@ from typing import Any, Self
 from recorder.chunks import CHUNKS, OPEN_CHUNK, Chunk
 from recorder.containers import Container, container, container_names
 from recorder.names import check_metadata, check_recording_id, check_tags, check_track
-from recorder.outputs import OutputSpec
+from recorder.outputs import OutputSpec, mixed_outputs
+from recorder.waveform import MAX_SAMPLES_PER_PIXEL, MIN_SAMPLES_PER_PIXEL
 from uploader.errors import BotRecorderError
 from uploader.manifest import MANIFEST
 from uploader.store import MIN_PART_BYTES, ObjectAttributes
 from uploader.upload import RECORDING_ID
+
+PEAKS = "peaks.json"
+"""Below a recording's folder: its waveform."""
 
 FIRST_SAMPLE = "recorder-first-sample"
 TRACKS = "recorder-tracks"
@@ -51,6 +55,7 @@ class Plan:
         continuation: Name of the folder, below the recording's own, of late audio that was
             attached to a recording which another host had finished; empty for the recording.
         first_sample: Where, on the recording's clock, its audio begins: 0 but for continuations.
+        peaks_samples_per_pixel: Of the waveform that is made of it; 0 for none.
     """
 
     recording_id: str
@@ -74,6 +79,7 @@ class Plan:
     started_monotonic: float = 0.0
     continuation: str = ""
     first_sample: int = 0
+    peaks_samples_per_pixel: int = 0
 
     @property
     def folder(self) -> str:
@@ -99,6 +105,17 @@ class Plan:
     def open_chunk_key(self) -> str:
         """Key of the open chunk's object."""
         return f"{self.folder}{CHUNKS}{OPEN_CHUNK}"
+
+    @property
+    def peaks_key(self) -> str:
+        """Key of the waveform."""
+        return self.folder + PEAKS
+
+    @property
+    def peaks_spec(self) -> OutputSpec:
+        """What the waveform shows: the mixed output that has the name `audio`, or would have it."""
+        asked = self.outputs if {"stereo", "mono"} & {*self.outputs} else ("stereo",)
+        return mixed_outputs(asked, self.container, self.first_sample, self.tracks)[0]
 
     def seconds(self, samples: int) -> float:
         """Return a length in seconds, to the microsecond."""
@@ -131,6 +148,23 @@ class Plan:
                 FIRST_SAMPLE: str(spec.first_sample),
             },
             self.storage_class,
+        )
+
+    def peaks_attributes(self, channels: int) -> ObjectAttributes:
+        """Return what a person sees beside the waveform."""
+        return self._attributes(
+            f"{self.recording_id}-{PEAKS}",
+            "application/json",
+            {CHANNELS: str(channels), FIRST_SAMPLE: str(self.first_sample)},
+            self.storage_class,
+        )
+
+    def export_attributes(
+        self, file: str, media_type: str, metadata: Mapping[str, str]
+    ) -> ObjectAttributes:
+        """Return what a person sees beside an exported file."""
+        return self._attributes(
+            f"{self.recording_id}-{file}", media_type, metadata, self.storage_class
         )
 
     def _attributes(
@@ -181,6 +215,7 @@ class Plan:
             "token": self.token,
             "continuation": self.continuation,
             "first_sample": self.first_sample,
+            "peaks_samples_per_pixel": self.peaks_samples_per_pixel,
         }
 
     @classmethod
@@ -213,6 +248,7 @@ class Plan:
                 started_monotonic=float(document["started_monotonic"]),
                 continuation=_folder_name(_text(document, "continuation")),
                 first_sample=_whole(document, "first_sample", 0),
+                peaks_samples_per_pixel=_peaks(document),
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise BotRecorderError(f"not a recording's plan: {error}") from error
@@ -241,6 +277,15 @@ def _whole(document: Mapping[str, Any], name: str, least: int) -> int:
     value = document[name]
     if type(value) is not int or value < least:
         raise ValueError(f"{name} is no whole number from {least}")
+    return value
+
+
+def _peaks(document: Mapping[str, Any]) -> int:
+    if "peaks_samples_per_pixel" not in document:  # before there was one
+        return 0
+    value = _whole(document, "peaks_samples_per_pixel", 0)
+    if value and not MIN_SAMPLES_PER_PIXEL <= value <= MAX_SAMPLES_PER_PIXEL:
+        raise ValueError("peaks_samples_per_pixel is out of range")
     return value
 
 

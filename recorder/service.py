@@ -315,6 +315,7 @@ class Recorder:
             stall_seconds=settings.stall_seconds,
             tracks=tuple(track.name for track in speakers),
             token=secrets.token_hex(8),
+            peaks_samples_per_pixel=settings.peaks_samples_per_pixel if settings.peaks else 0,
         )
         # A made id cannot be taken: where refusals are no error, or the store has not answered
         # at all yet, there is nothing to wait for.

@@ -6,6 +6,7 @@
     journal/00000001.journal ...   accepted frames, see `recorder.journal`
     chunks/000001.wav ...          sealed chunks, byte for byte the objects they become
     checkpoint.json                what sealing knew after the last chunk
+    peaks-0                        the waveform of the chunks that were sent, see `recorder.tally`
     result.json                    how it ended, where it could not be finished
 """
 

@@ -7,9 +7,12 @@ from typing import Annotated
 
 import typer
 
+from recorder.cli.assemble import assemble
 from recorder.cli.backfill import backfill
 from recorder.cli.demo import demo
+from recorder.cli.export import export
 from recorder.cli.ls import ls
+from recorder.cli.peaks import peaks
 from recorder.cli.record import record
 from recorder.cli.recover import RecoverCommand, recover
 from recorder.cli.settings import settings
@@ -24,7 +27,21 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
-for command in (record, ls, show, verify, recover, worker, backfill, demo, settings):
+COMMANDS = (
+    record,
+    ls,
+    show,
+    verify,
+    export,
+    assemble,
+    peaks,
+    recover,
+    worker,
+    backfill,
+    demo,
+    settings,
+)
+for command in COMMANDS:
     app.command(cls=RecoverCommand if command is recover else None)(command)
 
 

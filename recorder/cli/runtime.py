@@ -17,7 +17,9 @@ from rich.console import Console
 
 from recorder.cli import output
 from recorder.cli.options import UsageError
+from recorder.export import ExportError
 from recorder.names import InvalidName
+from recorder.peaks import PeaksError
 from recorder.player import InputError
 from recorder.settings import SettingsError
 from uploader.errors import BotRecorderError
@@ -26,7 +28,7 @@ SUCCESS, FAILURE, WRONG_INPUT = 0, 1, 2
 
 _INSIST_SECONDS = 1.0
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
-_WRONG_INPUT = (InputError, InvalidName, SettingsError, UsageError)
+_WRONG_INPUT = (ExportError, InputError, InvalidName, PeaksError, SettingsError, UsageError)
 
 
 class Interrupts:

@@ -14,6 +14,7 @@ from recorder.outputs import OutputSpec
 from recorder.render import Samples
 from recorder.verification.objects import Objects, pieces
 from recorder.verification.report import Kind, Ledger, Proof
+from recorder.waveform import Waveform
 from uploader.checksum import combine, crc64nvme, encode
 from uploader.store import ObjectInfo
 from uploader.upload import RECORDING_ID
@@ -65,6 +66,7 @@ class Scan:
         problem: Why it is none.
         sounds: The first sample that should be silent and is not.
         samples: Whole frames so far.
+        waveform: Has all frames added, if there is one.
     """
 
     silent: Sequence[tuple[int, int]] = ()
@@ -74,6 +76,7 @@ class Scan:
     problem: str = "there are no bytes"
     sounds: int | None = None
     samples: int = 0
+    waveform: Waveform | None = None
     _header: int = 0
     _rest: bytes = field(default=b"", repr=False)
 
@@ -97,6 +100,8 @@ class Scan:
         self._rest = bytes(joined[whole:])
         frames = np.frombuffer(joined[:whole], dtype="<i2").reshape(-1, self.info.channels)
         self._listen(frames)
+        if self.waveform is not None and self.waveform.shape.channels == self.info.channels:
+            self.waveform.add(frames, self.samples)
         self.samples += len(frames)
         return frames
 
@@ -175,13 +180,20 @@ class Examiner:
     def _same_size(self, wanted: Wanted, info: ObjectInfo) -> bool:
         return self._ledger.equal(wanted.key, "size", wanted.bytes, info.size, "bytes")
 
-    async def scan(self, wanted: Wanted, info: ObjectInfo) -> Scan:
+    async def scan(
+        self, wanted: Wanted, info: ObjectInfo, waveform: Waveform | None = None
+    ) -> Scan:
         """Read an object.
+
+        Args:
+            wanted: What it should be.
+            info: What the store says of it.
+            waveform: To be filled on the way.
 
         Raises:
             StoreError: The store refuses, or does not answer.
         """
-        scan = Scan(wanted.silent)
+        scan = Scan(wanted.silent, waveform=waveform)
         async with aclosing(self._objects.stream(pieces(wanted.key, info.size))) as stream:
             async for _, data in stream:
                 await asyncio.to_thread(scan.feed, data)

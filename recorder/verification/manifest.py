@@ -16,6 +16,7 @@ from recorder.verification.claims import (
     texts,
 )
 from recorder.verification.examination import Wanted
+from recorder.verification.files import read_files
 from recorder.verification.made import read_outputs, read_turns
 from recorder.verification.report import Ledger, MissingAudio
 from uploader.upload import RECORDING_ID
@@ -37,6 +38,7 @@ def read_claims(manifest: Document, folder: str, ledger: Ledger, recording_id: s
     _read_gaps(reading)
     read_outputs(reading)
     read_turns(reading)
+    read_files(reading)
     _read_continuations(reading)
     return claims
 
