@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date, datetime
 from typing import Any, Self
 
@@ -56,6 +56,8 @@ class Plan:
             attached to a recording which another host had finished; empty for the recording.
         first_sample: Where, on the recording's clock, its audio begins: 0 but for continuations.
         peaks_samples_per_pixel: Of the waveform that is made of it; 0 for none.
+        imported: Where it comes from, if it was not recorded here: plain JSON types, for the
+            manifest; empty if it was.
     """
 
     recording_id: str
@@ -80,6 +82,7 @@ class Plan:
     continuation: str = ""
     first_sample: int = 0
     peaks_samples_per_pixel: int = 0
+    imported: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def folder(self) -> str:
@@ -216,6 +219,7 @@ class Plan:
             "continuation": self.continuation,
             "first_sample": self.first_sample,
             "peaks_samples_per_pixel": self.peaks_samples_per_pixel,
+            **({"imported": dict(self.imported)} if self.imported else {}),
         }
 
     @classmethod
@@ -249,6 +253,7 @@ class Plan:
                 continuation=_folder_name(_text(document, "continuation")),
                 first_sample=_whole(document, "first_sample", 0),
                 peaks_samples_per_pixel=_peaks(document),
+                imported=dict(document.get("imported") or {}),
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise BotRecorderError(f"not a recording's plan: {error}") from error

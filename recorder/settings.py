@@ -235,6 +235,13 @@ class Settings(PostprocessSettings):
     metadata: Annotated[dict[str, str], BeforeValidator(partial(values.pairs, check_metadata))] = (
         setting("User metadata of what is made", values.PAIRS_RULE, dict)
     )
+    web_url: Annotated[str | None, BeforeValidator(values.web_url)] = setting(
+        "Address at which the web has what is in the bucket, below its prefix: for the links in a "
+        "vCon",
+        values.WEB_URL_RULE,
+        None,
+        shows="the bucket's own",
+    )
     storage_class: Annotated[
         str | None, BeforeValidator(partial(values.one_of, STORAGE_CLASSES))
     ] = setting(

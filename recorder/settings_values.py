@@ -38,6 +38,7 @@ STEPS_RULE = f"one or more of {', '.join(STEP_NAMES)}, separated by commas, each
 QUEUE_RULE = "an SQS queue's URL, http:// or https://"
 WEBHOOK_RULE = "an http:// or https:// URL without a user or fragment"
 WEBHOOK_KEY_RULE = "whsec_ and 24 to 64 bytes in base64 (Standard Webhooks 1.0)"
+WEB_URL_RULE = "https:// and a host, perhaps with a path, without a user, query or fragment"
 
 _BYTES = re.compile(r"(\d+)\s*(?:([KMGT])(?:iB)?|B)?", re.IGNORECASE | re.ASCII)
 _SCALE = {"": 1, "K": KIB, "M": MIB, "G": GIB, "T": TIB}
@@ -201,3 +202,17 @@ def _is_url(value: object, *, query: bool = False) -> bool:
     return bool(usable and plain and "@" not in parts.netloc) and not (
         parts.fragment or (parts.query and not query)
     )
+
+
+def web_url(value: object) -> object:
+    """Return an address on the web as it was given, without a `/` at its end."""
+    if not isinstance(value, str):
+        return value
+    try:
+        parts = urlsplit(value)
+        usable = parts.scheme == "https" and parts.hostname and (parts.port or 1) > 0
+    except ValueError:  # a port that is no number, an unclosed IPv6 address
+        usable = False
+    if not usable or "@" in parts.netloc or parts.query or parts.fragment or not value.isascii():
+        raise ValueError(f"must be {WEB_URL_RULE}")
+    return value.rstrip("/")

@@ -11,12 +11,14 @@ from recorder.cli.assemble import assemble
 from recorder.cli.backfill import backfill
 from recorder.cli.demo import demo
 from recorder.cli.export import export
+from recorder.cli.import_ import import_
 from recorder.cli.ls import ls
 from recorder.cli.peaks import peaks
 from recorder.cli.record import record
 from recorder.cli.recover import RecoverCommand, recover
 from recorder.cli.settings import settings
 from recorder.cli.show import show
+from recorder.cli.vcon import vcon
 from recorder.cli.verify import verify
 from recorder.cli.worker import worker
 
@@ -27,6 +29,7 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
+app.command("import")(import_)  # a word of Python's
 COMMANDS = (
     record,
     ls,
@@ -35,6 +38,7 @@ COMMANDS = (
     export,
     assemble,
     peaks,
+    vcon,
     recover,
     worker,
     backfill,

@@ -6,6 +6,8 @@ from recorder.catalog import Document
 from recorder.chunks import CHUNKS, chunk_number
 from recorder.containers import container
 from recorder.names import POSTPROCESS_RECORD
+from recorder.provenance import missing_samples
+from recorder.vcon_document import VCON
 from recorder.verification.claims import (
     FINAL,
     WAV,
@@ -66,6 +68,9 @@ def _read_head(reading: Reading) -> None:
     longest = manifest.count("chunk_samples")
     reading.holds(longest > 0, "chunk_samples", "1 or more", str(longest))
     reading.seconds("chunk_seconds", longest, manifest.number("chunk_seconds"))
+    if missing := missing_samples(manifest):
+        whole = str(claims.samples + missing)
+        reading.holds(not claims.final, "samples, as were imported", whole, str(claims.samples))
     claims.tracks = tuple(track.text("name") for track in manifest.items("tracks"))
     reading.once("track", claims.tracks)
     kept = "chunks_kept" if "chunks_kept" in manifest.values else "keep_chunks"
@@ -73,6 +78,7 @@ def _read_head(reading: Reading) -> None:
     claims.leftovers = frozenset(texts(manifest, "leftovers"))
     claims.named.add(claims.manifest_key)
     claims.named.add(claims.folder + POSTPROCESS_RECORD)
+    claims.named.add(claims.folder + VCON)  # made of the manifest, and told by its own hashes
     try:
         claims.container = container(manifest.text("format"))
     except ValueError as error:
