@@ -10,6 +10,7 @@ from pydantic import BeforeValidator, SecretStr
 from pydantic_settings import BaseSettings
 
 from recorder import settings_values as values
+from recorder.export_formats import FORMAT_NAMES, FormatName
 from recorder.names import check_tags
 from recorder.settings_text import seconds, setting
 
@@ -20,6 +21,14 @@ class PostprocessSettings(BaseSettings):
     postprocess_steps: Annotated[
         tuple[values.StepName, ...], BeforeValidator(partial(values.listed, values.STEP_NAMES))
     ] = setting("What is done with a complete recording", values.STEPS_RULE, ("verify",))
+    postprocess_export_formats: Annotated[
+        tuple[FormatName, ...],
+        BeforeValidator(partial(values.listed, FORMAT_NAMES, what="format")),
+    ] = setting(
+        "Formats that step `export` makes",
+        f"one or more of {', '.join(FORMAT_NAMES)}, separated by commas, each once",
+        ("mp3",),
+    )
     postprocess_tags: Annotated[
         dict[str, str], BeforeValidator(partial(values.pairs, check_tags))
     ] = setting("Object tags that step `tags` adds, e.g. for retention", values.PAIRS_RULE, dict)

@@ -30,7 +30,7 @@ OUTPUTS_RULE = f"one or more of {', '.join(OUTPUT_NAMES)}, separated by commas, 
 PAIRS_RULE = "name=value pairs separated by commas, or a JSON object of strings"
 ENDPOINT_RULE = "http:// or https:// and a host, without a user, query or fragment"
 
-StepName = Literal["verify", "tags", "webhook"]
+StepName = Literal["verify", "peaks", "export", "vcon", "tags", "webhook"]
 STEP_NAMES: tuple[StepName, ...] = get_args(StepName)
 """Steps of post-processing, in the order in which they are done."""
 
