@@ -12,8 +12,8 @@ demo: $(UV)  ## record a scripted conversation through a real pipeline to an emb
 test: $(UV)  ## all tests of the default suite
 	$(RUN) pytest
 
-soak: $(UV)  ## the long runs too
-	$(RUN) pytest -m "soak or not soak"
+soak: $(UV)  ## the long runs too, one of them on a Ray cluster
+	$(RUN) --extra ray pytest -m "soak or not soak"
 
 BENCH ?=
 bench: $(UV)  ## what recording costs beside Pipecat's recorder; minutes. BENCH='--sessions 1000 --only fleet'

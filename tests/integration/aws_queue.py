@@ -83,7 +83,7 @@ class Aws:
 
 
 @contextlib.asynccontextmanager
-async def aws(url: str, *, redrive: bool = True) -> AsyncIterator[Aws]:
+async def aws(url: str) -> AsyncIterator[Aws]:
     """Make a bucket and queues of one's own."""
     name = f"calls-{uuid.uuid4().hex[:12]}"
     session = aioboto3.Session()
@@ -98,11 +98,10 @@ async def aws(url: str, *, redrive: bool = True) -> AsyncIterator[Aws]:
             answer = await sqs.get_queue_attributes(QueueUrl=of, AttributeNames=["QueueArn"])
             return answer["Attributes"]["QueueArn"]
 
-        if redrive:
-            policy = {"deadLetterTargetArn": await arn(dead), "maxReceiveCount": MOST_RECEIVES}
-            await sqs.set_queue_attributes(
-                QueueUrl=queue, Attributes={"RedrivePolicy": json.dumps(policy)}
-            )
+        policy = {"deadLetterTargetArn": await arn(dead), "maxReceiveCount": MOST_RECEIVES}
+        await sqs.set_queue_attributes(
+            QueueUrl=queue, Attributes={"RedrivePolicy": json.dumps(policy)}
+        )
         await s3.create_bucket(Bucket=name)
 
         def told(suffix: str, target: str) -> dict[str, Any]:

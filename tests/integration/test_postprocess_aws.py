@@ -20,7 +20,9 @@ import pytest_asyncio
 from aws_queue import Aws, aws
 from complete import SECRET, noted, place, record
 from receiver import Receiver, receiving
+from typer.testing import CliRunner, Result
 
+from recorder.cli.app import app
 from recorder.postprocess import Processor
 from recorder.postprocess import queue_worker as worker_module
 from recorder.postprocess.events import UnreadableEvent
@@ -358,25 +360,22 @@ async def test_the_worker_as_a_process(cloud: Aws, tmp_path: Path, receiver: Rec
     assert len(receiver.told) == 1
 
 
-async def test_the_worker_says_what_it_lacks(moto_url: str, tmp_path: Path) -> None:
-    async with aws(moto_url, redrive=False) as cloud:
-        for variables, code, said in (
-            ({}, 2, "RECORDER_POSTPROCESS_QUEUE_URL is not set"),
-            ({"RECORDER_POSTPROCESS_QUEUE_URL": cloud.queue + "-not"}, 1, "correct RECORDER_POST"),
-        ):
-            process = await asyncio.create_subprocess_exec(
-                str(PROGRAM),
-                "worker",
-                stdout=asyncio.subprocess.PIPE,
-                stderr=asyncio.subprocess.PIPE,
-                env={
-                    **os.environ,
-                    "RECORDER_BUCKET": cloud.bucket,
-                    "AWS_ENDPOINT_URL": cloud.url,
-                    **variables,
-                },
-                cwd=tmp_path,
-            )
-            _, err = await asyncio.wait_for(process.communicate(), 30)
-            assert process.returncode == code, err.decode()
-            assert said in err.decode()
+async def test_the_worker_says_what_it_lacks(
+    cloud: Aws, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("RECORDER_BUCKET", cloud.bucket)
+    monkeypatch.setenv("AWS_ENDPOINT_URL", cloud.url)
+
+    async def invoke(*words: str) -> Result:
+        return await asyncio.to_thread(CliRunner().invoke, app, ["worker", *words])
+
+    done = await invoke()
+    assert done.exit_code == 2
+    assert "RECORDER_POSTPROCESS_QUEUE_URL is not set" in done.stderr
+    done = await invoke("--queue-url", cloud.queue + "-not")
+    assert done.exit_code == 1
+    assert "correct RECORDER_POSTPROCESS_QUEUE_URL" in done.stderr
+    done = await invoke("--queue-url", "calls")
+    assert done.exit_code == 2
+    assert "must be an SQS queue's URL" in done.stderr
