@@ -31,13 +31,13 @@ def todo(
         settings: Of now.
         again: Do all of them, done or not.
     """
-    return [
-        step
-        for step in steps
-        if again
-        or not is_done(entries.get(step.name, {}), content)
-        or entries[step.name].get("parameters") != step.parameters(settings)
-    ]
+    found: list[Step] = []
+    for step in steps:
+        entry = entries.get(step.name, {})
+        done = is_done(entry, content) and entry.get("parameters") == step.parameters(settings)
+        if again or not done or (step.of_all and any(one.makes for one in found)):
+            found.append(step)
+    return found
 
 
 def is_done(entry: Mapping[str, Any], content: str) -> bool:

@@ -168,8 +168,8 @@ class Processor:
             done = Processed(place, verdict, reason=str(error), wait_seconds=error.retry_after)
         except BotRecorderError as error:
             done = Processed(place, Verdict.FAILED, reason=str(error))
-        level = "INFO" if done.settled or done.verdict is Verdict.NOT_COMPLETE else "WARNING"
-        log.log(level, "{}: {} {}", place.recording_id, done.verdict, done.reason or done.steps)
+        # Whoever asked is told, and tells people.
+        log.info("{}: {} {}", place.recording_id, done.verdict, done.reason or done.steps)
         return done
 
     @contextlib.asynccontextmanager

@@ -510,7 +510,8 @@ async def test_what_is_made_of_a_recording(settings: Settings, store: FaultyStor
     assert report.ok, report.findings
     other = full.replace(postprocess_export_formats="wav")
     async with processor(other, store, steps=steps) as one:
-        assert (await one.process(place("call"))).steps == {"export": "done"}
+        assert (await one.process(place("call"))).steps == {"export": "done", "tags": "done"}
+        assert (await store.tags(folder + "exports/stereo.wav"))["retention"] == "90d"
 
 
 async def test_tags_are_added_to_everything(settings: Settings, store: FaultyStore) -> None:

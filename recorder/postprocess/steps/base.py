@@ -72,10 +72,14 @@ class Step(ABC):
 
     Attributes:
         name: Its name, in settings and in the record.
+        makes: Whether it writes objects.
+        of_all: Whether it is about all objects, and so is to be done after each that makes some.
         last: Whether it waits for steps before it that are to be tried again.
     """
 
     name: ClassVar[StepName]
+    makes: ClassVar[bool] = False
+    of_all: ClassVar[bool] = False
     last: ClassVar[bool] = False
 
     def parameters(self, settings: Settings) -> str:

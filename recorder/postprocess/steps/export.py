@@ -16,6 +16,7 @@ class ExportStep(Step):
     """Makes `RECORDER_POSTPROCESS_EXPORT_FORMATS`; what is there by their names is replaced."""
 
     name: ClassVar[StepName] = "export"
+    makes: ClassVar[bool] = True
 
     def parameters(self, settings: Settings) -> str:
         """See `Step.parameters`."""

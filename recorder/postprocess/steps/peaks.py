@@ -14,6 +14,7 @@ class PeaksStep(Step):
     """Leaves alone what the recorder, or somebody, has made."""
 
     name: ClassVar[StepName] = "peaks"
+    makes: ClassVar[bool] = True
 
     async def run(self, job: Job) -> dict[str, Any]:
         """See `Step.run`."""

@@ -24,6 +24,7 @@ class TagStep(Step):
     """Adds `RECORDER_POSTPROCESS_TAGS` to what tags there are; of one name, the new one counts."""
 
     name: ClassVar[StepName] = "tags"
+    of_all: ClassVar[bool] = True
 
     def parameters(self, settings: Settings) -> str:
         """See `Step.parameters`."""

@@ -14,6 +14,7 @@ class VconStep(Step):
     """Its links are the bucket's own, or lead below `RECORDER_WEB_URL`."""
 
     name: ClassVar[StepName] = "vcon"
+    makes: ClassVar[bool] = True
 
     def parameters(self, settings: Settings) -> str:
         """See `Step.parameters`."""
