@@ -49,10 +49,10 @@ class Links:
             address = self.store.web_url(key)
         if address is None or urlsplit(address).scheme != "https":
             what = "has no address on the web" if address is None else "is not read by https"
-            raise NoWebAddress(
-                f"{self.store.url(key)} {what}",
-                hint="set RECORDER_WEB_URL to the https:// address that leads to it",
-            )
+            hint = "set RECORDER_WEB_URL to the https:// address that leads to it"
+            if self.presign_seconds is not None:
+                hint = "what is signed is read from the store itself: its endpoint must be https://"
+            raise NoWebAddress(f"{self.store.url(key)} {what}", hint=hint)
         return address
 
     async def host(self) -> str:

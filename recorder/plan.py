@@ -58,6 +58,9 @@ class Plan:
         peaks_samples_per_pixel: Of the waveform that is made of it; 0 for none.
         imported: Where it comes from, if it was not recorded here: plain JSON types, for the
             manifest; empty if it was.
+        vcon: Whether a vCon is written beside it when it is complete.
+        web_url: What the store's bucket and prefix are called on the web, for the vCon's links;
+            empty for the store's own address.
     """
 
     recording_id: str
@@ -83,6 +86,8 @@ class Plan:
     first_sample: int = 0
     peaks_samples_per_pixel: int = 0
     imported: Mapping[str, Any] = field(default_factory=dict)
+    vcon: bool = False
+    web_url: str = ""
 
     @property
     def folder(self) -> str:
@@ -220,6 +225,7 @@ class Plan:
             "first_sample": self.first_sample,
             "peaks_samples_per_pixel": self.peaks_samples_per_pixel,
             **({"imported": dict(self.imported)} if self.imported else {}),
+            **({"vcon": True, "web_url": self.web_url} if self.vcon else {}),
         }
 
     @classmethod
@@ -254,6 +260,8 @@ class Plan:
                 first_sample=_whole(document, "first_sample", 0),
                 peaks_samples_per_pixel=_peaks(document),
                 imported=dict(document.get("imported") or {}),
+                vcon=document.get("vcon") is True,
+                web_url=_web_url(document.get("web_url", "")),
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise BotRecorderError(f"not a recording's plan: {error}") from error
@@ -291,6 +299,13 @@ def _peaks(document: Mapping[str, Any]) -> int:
     value = _whole(document, "peaks_samples_per_pixel", 0)
     if value and not MIN_SAMPLES_PER_PIXEL <= value <= MAX_SAMPLES_PER_PIXEL:
         raise ValueError("peaks_samples_per_pixel is out of range")
+    return value
+
+
+def _web_url(value: object) -> str:
+    """Return an address that links may begin with: a manifest from outside chooses no scheme."""
+    if not isinstance(value, str) or (value and not value.startswith("https://")):
+        raise ValueError("web_url is no https address")
     return value
 
 

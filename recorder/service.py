@@ -320,6 +320,8 @@ class Recorder:
             token=secrets.token_hex(8),
             peaks_samples_per_pixel=settings.peaks_samples_per_pixel if settings.peaks else 0,
             imported=dict(imported or {}),
+            vcon=settings.vcon,
+            web_url=(settings.web_url or "") if settings.vcon else "",
         )
         # A made id cannot be taken: where refusals are no error, or the store has not answered
         # at all yet, there is nothing to wait for.

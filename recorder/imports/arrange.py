@@ -16,7 +16,10 @@ from recorder.speakers import Track, check_tracks, speaking_as
 
 SAME_CLOCK_SECONDS = 1.0
 """A raw track's name says only roughly when it began. If the times in it say the same to within
-this, they count from the recording's start, and are exact; otherwise they count from 0."""
+this, they count from the recording's start, and are exact; otherwise they are the file's own."""
+
+OWN_CLOCK_SECONDS = 0.02
+"""Times that begin before this begin at 0 (Opus has a delay): they are the file's own."""
 
 OVERLAP_SECONDS = 1.0
 """Two files of one microphone that overlap by no more follow each other: their starts are rough."""
@@ -89,8 +92,9 @@ def speakers(voices: Sequence[Voice]) -> list[Track]:
 
 def _offset(hint: Hint, measured: Measured) -> Fraction:
     start = Fraction(measured.start_seconds).limit_denominator(1_000_000)
-    if hint.session_clock and abs(measured.start_seconds - hint.offset) <= SAME_CLOCK_SECONDS:
-        return max(Fraction(0), start)
+    same = abs(measured.start_seconds - hint.offset) <= SAME_CLOCK_SECONDS
+    if hint.session_clock and same and start >= OWN_CLOCK_SECONDS:
+        return start
     return Fraction(str(hint.offset))
 
 

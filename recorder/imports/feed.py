@@ -11,6 +11,8 @@ import numpy as np
 from recorder.imports.arrange import Voice
 from recorder.imports.audio import Audio, broken, open_audio
 from recorder.layouts import Samples
+from recorder.player import FRAMES_PER_SECOND as TURN_FRAMES_PER_SECOND
+from recorder.player import TurnGate, level
 from recorder.quota import SpoolFull
 from recorder.session import Session
 from uploader.clock import VirtualClock
@@ -94,6 +96,7 @@ async def feed(
     voices: Sequence[Voice],
     *,
     flush_seconds: float,
+    mark_turns: bool = False,
     on_progress: Callable[[float], None] = lambda seconds: None,
 ) -> None:
     """Write all files into a session, and move its clock along, to the end of the last.
@@ -101,11 +104,20 @@ async def feed(
     What is due is sent every `flush_seconds`, while what follows is decoded; then it is awaited, so
     that the spool holds no more than twice that.
 
+    Args:
+        call: The session.
+        clock: Its clock.
+        voices: The files, and their places.
+        flush_seconds: See above.
+        mark_turns: Whether to mark speaking turns, by level alone; see `recorder.player.TurnGate`.
+        on_progress: Told the seconds that are written, once for each.
+
     Raises:
         UnreadableSource: A file is not what it was when it was measured.
         SpoolFull: Audio could not be accepted.
     """
     readers = [_Reader(voice) for voice in voices]
+    turns = _Turns(call) if mark_turns else None
     flush_at = flush_seconds
     flush: asyncio.Task[None] | None = None
     second = 0
@@ -115,7 +127,8 @@ async def feed(
                 if not reader.done and reader.start < (second + 1) * reader.rate:
                     await asyncio.to_thread(reader.load, (second + 1) * reader.rate)
             for frame in range(1, FRAMES_PER_SECOND + 1):
-                _write(call, clock, readers, Fraction(second * FRAMES_PER_SECOND + frame, 10))
+                until = Fraction(second * FRAMES_PER_SECOND + frame, FRAMES_PER_SECOND)
+                _write(call, clock, readers, until, turns)
             second += 1
             if call.refused:
                 raise SpoolFull(
@@ -128,6 +141,8 @@ async def feed(
                 if flush is not None:
                     await flush
                 flush = asyncio.create_task(call.flush())
+        if turns is not None:
+            turns.finish()
         if flush is not None:
             await flush
     finally:
@@ -138,7 +153,13 @@ async def feed(
             reader.close()
 
 
-def _write(call: Session, clock: VirtualClock, readers: Sequence[_Reader], until: Fraction) -> None:
+def _write(
+    call: Session,
+    clock: VirtualClock,
+    readers: Sequence[_Reader],
+    until: Fraction,
+    turns: _Turns | None,
+) -> None:
     """Write what comes before a time."""
     ready: list[tuple[_Reader, Samples]] = []
     now = Fraction(0)
@@ -151,10 +172,39 @@ def _write(call: Session, clock: VirtualClock, readers: Sequence[_Reader], until
         return
     clock.advance_to(max(clock.monotonic(), call.zero + float(now)))
     for reader, pcm in ready:
-        at = call.zero + reader.position / reader.rate
-        tracks, channels = reader.voice.tracks, pcm.shape[1]
-        if len(tracks) == 1:
-            call.write(tracks[0], pcm.tobytes(), reader.rate, channels, at=at)
-            continue
-        for index, name in enumerate(tracks):
-            call.write(name, pcm[:, index].tobytes(), reader.rate, at=at)
+        end = reader.position / reader.rate
+        tracks = reader.voice.tracks
+        planes = [pcm] if len(tracks) == 1 else [pcm[:, index] for index in range(len(tracks))]
+        for name, plane in zip(tracks, planes, strict=True):
+            channels = plane.shape[1] if plane.ndim == 2 else 1
+            call.write(name, plane.tobytes(), reader.rate, channels, at=call.zero + end)
+            if turns is not None:
+                turns.listen(name, plane, end, reader.rate)
+
+
+class _Turns:
+    """Marks the turns of all tracks, as `recorder record` does."""
+
+    def __init__(self, call: Session) -> None:
+        self._call = call
+        self._gates: dict[str, TurnGate] = {}
+
+    def listen(self, track: str, pcm: Samples, end: float, rate: int) -> None:
+        """Take samples of a track that end at a time, seconds; in frames of 20 ms."""
+        gate = self._gates.setdefault(track, TurnGate())
+        step = max(1, rate // TURN_FRAMES_PER_SECOND)
+        for first in range(0, len(pcm), step):
+            frame = pcm[first : first + step]
+            start = end - (len(pcm) - first) / rate
+            mark = gate.feed(level(frame.tobytes()), start, start + len(frame) / rate)
+            self._mark(track, mark)
+
+    def finish(self) -> None:
+        """End the turns that go on."""
+        for track, gate in self._gates.items():
+            self._mark(track, gate.finish())
+
+    def _mark(self, track: str, mark: tuple[str, float] | None) -> None:
+        if mark is not None:
+            told = self._call.start_turn if mark[0] == "start" else self._call.end_turn
+            told(track, at=self._call.zero + mark[1])

@@ -332,6 +332,7 @@ async def _record(
                     clock,
                     job.voices,
                     flush_seconds=settings.chunk_seconds,
+                    mark_turns="turns" in settings.outputs,
                     on_progress=lambda seconds: on_step("importing", seconds, job.seconds),
                 )
             except BaseException:

@@ -186,7 +186,7 @@ async def test_who_comes_back_goes_on_in_the_same_track(tmp_path: Path, settings
     made = await bring(settings, *tmp_path.glob("17*"), names={ALICE: "ann"}, outputs=("tracks",))
     found = await heard(settings, made)
     assert list(found) == ["ann"]
-    assert lag(found["ann"][:, 0], first[:, 0])[0] == 0
+    assert lag(found["ann"][:, 0], first[:, 0])[0] == round(0.013 * 48_000)  # as its name says
     assert lag(found["ann"][:, 0], second[:, 0])[0] == round(2.2 * 48_000)
 
 
@@ -290,6 +290,21 @@ async def test_files_without_a_provider_are_placed_and_named_as_told(
     assert len(found["ann"]) == len(found["bot"]) == 24_000 + len(other)
     assert np.array_equal(found["stereo"], np.hstack([found["ann"], found["bot"]]))
     assert (await manifest(settings, made.recording_id))["metadata"] == {"case": "7"}
+
+
+async def test_turns_are_found_by_their_level(tmp_path: Path, settings: Settings) -> None:
+    pcm = np.zeros((8000 * 6, 2), np.int16)
+    pcm[8000:16_000, 0] = noise(8000, 1)[:, 0]
+    pcm[24_000:36_000, 1] = noise(12_000, 2)[:, 0]
+    path = write_wav(tmp_path / f"{SID}.wav", pcm, 8000)
+    made = await bring(settings, path, started_at=WHEN, outputs=("stereo", "turns"))
+    found = await heard(settings, made)
+    turns = (await manifest(settings, made.recording_id))["turns"]
+    assert [(one["track"], one["start"], one["end"]) for one in turns] == [
+        ("user", 8000, 16_000),
+        ("bot", 24_000, 36_000),
+    ]
+    assert np.array_equal(found["turns/0002-bot"][:, 0], pcm[24_000:36_000, 1])
 
 
 async def test_another_rate_is_resampled_to(tmp_path: Path, settings: Settings) -> None:

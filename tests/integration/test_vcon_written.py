@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import pytest_asyncio
 import vcon_schema
-from calls import speak
+from calls import die, speak
 from faulty_store import FaultyStore
 from typer.testing import CliRunner
 
@@ -23,9 +23,12 @@ from recorder import Recorder, Settings, VirtualClock
 from recorder.catalog import Catalog
 from recorder.cli.app import app
 from recorder.embedded import EmbeddedS3
+from recorder.events import UploadFailed
+from recorder.settings import SettingsError
 from recorder.stores import make_store
 from recorder.vcon import ContentDiffers, content_hash, write_vcon
 from recorder.verification import verify
+from uploader.errors import AccessDenied
 from uploader.store import Store
 
 WEB = "https://calls.example.org/x"
@@ -241,3 +244,71 @@ def test_wrong_input_is_one_clear_error(
     assert done.exit_code == code
     assert says in done.stderr
     assert done.stdout == ""
+
+
+# -- on completion ---------------------------------------------------------------------------------
+
+
+async def test_it_is_written_on_completion_when_asked(settings: Settings) -> None:
+    await record(settings.replace(vcon=True, web_url=WEB))
+    async with make_store(settings) as store:
+        document = json.loads(await store.get("dt=2026-11-23/call/vcon.json"))
+        vcon_schema.check(document)
+        audio = await store.get("dt=2026-11-23/call/audio.wav")
+        [dialog] = document["dialog"]
+        assert dialog["content_hash"] == content_hash(hashlib.sha512(audio).digest())
+        assert dialog["url"] == f"{WEB}/dt=2026-11-23/call/audio.wav"
+        report = await verify(store, "call")
+        assert report.ok, report.findings
+        again = await write_vcon(store, "call", base_url=WEB)
+        assert (again.written, again.document) == (False, document)
+
+
+@in_a_folder
+async def test_a_recovery_writes_it_too(settings: Settings, tmp_path: Path) -> None:
+    asked = settings.replace(vcon=True, web_url=WEB)
+    clock = VirtualClock(utc=NOON)
+    recorder = await Recorder(asked, clock=clock).__aenter__()
+    call = await recorder.start("call")
+    speak(call, clock, 0, 2.5)
+    await die(recorder)
+    async with Recorder(settings, recover=False) as other:  # which has not been asked itself
+        [recovered] = await other.recover()
+    assert recovered.result is not None
+    [path] = tmp_path.glob("bucket/**/call/vcon.json")
+    vcon_schema.check(json.loads(path.read_bytes()))
+
+
+@in_a_folder
+async def test_a_vcon_that_fails_is_told_and_costs_nothing_else(
+    settings: Settings, tmp_path: Path
+) -> None:
+    told: list[Any] = []
+    clock = VirtualClock(utc=NOON)
+    store = FaultyStore(make_store(settings))
+
+    async def hook(op: str, key: str, done: bool) -> None:
+        if key.endswith("vcon.json"):
+            raise AccessDenied("no", op=op, key=key)
+
+    store.hook = hook
+    asked = settings.replace(vcon=True, web_url=WEB)
+    async with Recorder(asked, clock=clock, store=store) as recorder:
+        call = await recorder.start("call", on_event=told.append)
+        speak(call, clock, 0, 1.5)
+        result = await call.stop()
+    assert result.state == "completed"
+    assert [one.op for one in told if isinstance(one, UploadFailed)] == ["put_vcon"]
+    assert not list(tmp_path.glob("spool/*"))
+    assert not list(tmp_path.glob("bucket/**/chunks/*"))
+
+
+def test_a_bucket_without_an_https_address_needs_one(tmp_path: Path) -> None:
+    for where in (
+        {"bucket": tmp_path.as_uri()},
+        {"bucket": "calls", "aws_endpoint_url_s3": "http://127.0.0.1:8333"},
+    ):
+        with pytest.raises(SettingsError, match=r"vcon.*needs RECORDER_WEB_URL"):
+            Settings(vcon=True, **where)
+        assert Settings(vcon=True, web_url=WEB, **where).vcon
+    assert Settings(vcon=True, bucket="calls").vcon
