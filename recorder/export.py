@@ -151,6 +151,8 @@ async def export(
     rest = await open_at_rest(store, recording_id, day, writes=output is None)
     heard = _heard(rest, layout, tracks, form)
     end = _checked_end(rest, start, end)
+    if end - start < form.min_samples:
+        raise ExportError(f"{form.name} holds no fewer than {form.min_samples} samples")
     if form.codec:
         ffmpeg.find_ffmpeg()  # before anything is begun
     audio = find_audio(rest, heard)

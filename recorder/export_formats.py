@@ -22,6 +22,7 @@ class Format:
         seekable: Whether its header is written last: then the file is made on disk first, so that
             it tells its exact length, and a player can seek in it.
         max_channels: How many it can hold that no decoder takes for surround sound to be mixed.
+        min_samples: How few it can hold.
         bitrate: Bits per second for each channel, where that is what a lossy encoder is told.
     """
 
@@ -31,6 +32,7 @@ class Format:
     muxer: tuple[str, ...] = ()
     seekable: bool = False
     max_channels: int = 2
+    min_samples: int = 1
     bitrate: int = 0
 
     @property
@@ -63,9 +65,16 @@ FORMATS: dict[FormatName, Format] = {
         ),
         # Each page tells its own position, the last one where the audio ends (RFC 7845, section 4).
         Format("opus", "audio/ogg", ("-c:a", "libopus"), ("-f", "opus"), bitrate=32_000),
-        # STREAMINFO has the number of samples and their MD5 (RFC 9639, section 8.2).
+        # STREAMINFO has the number of samples and their MD5 (RFC 9639, section 8.2), and blocks of
+        # 16 samples at least.
         Format(
-            "flac", "audio/flac", ("-c:a", "flac"), ("-f", "flac"), seekable=True, max_channels=8
+            "flac",
+            "audio/flac",
+            ("-c:a", "flac"),
+            ("-f", "flac"),
+            seekable=True,
+            max_channels=8,
+            min_samples=16,
         ),
         Format("wav", "audio/wav", max_channels=16),
     )

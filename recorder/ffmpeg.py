@@ -18,7 +18,7 @@ from uploader.errors import BotRecorderError
 PIPE_BYTES = 64 * 1024
 """Read of a pipe at a time; twice as much may wait in it."""
 
-_LAST_LINES = 5
+_LAST_LINES = 8
 _LINE_LENGTH = 300
 
 

@@ -139,8 +139,9 @@ def _sides(tracks: Sequence[str], declared: Sequence[str]) -> tuple[tuple[str, .
 
 def _is_whole(rest: AtRest, output: Mapping[str, Any]) -> bool:
     info = rest.objects.get(str(output.get("key")))
-    good = info is not None and info.size == output.get("bytes")
-    return good and output.get("samples") == rest.samples
+    channels = 2 if output.get("layout") == "stereo" else 1
+    size = container(rest.plan.format).header_bytes + 2 * channels * rest.samples
+    return info is not None and size == info.size == output.get("bytes")
 
 
 class _Output:

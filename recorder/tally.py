@@ -61,17 +61,20 @@ class Tally:
         self._reader = reader
         self._in_thread = in_thread
         self._appendable: bool | None = None
+        self._newest = 0
         self._putting: asyncio.Task[None] | None = None
 
     def note(self, chunk: Chunk, body: Body) -> None:
         """Take note of a chunk that is about to be sent; blocking, for a worker thread."""
         if self._path is None or chunk.lost or not chunk.tracks or self._appendable is False:
             return
+        if chunk.number <= self._newest:  # it is sent once more
+            return
         try:
             if self._appendable is None:
                 self._cut_off_what_is_torn(self._path)
             self._append(self._path, chunk, self._look(chunk, _frames(chunk, body)))
-            self._appendable = True
+            self._appendable, self._newest = True, chunk.number
         except (OSError, BotRecorderError) as error:
             self._appendable = False  # half a record may be there: nothing may follow it
             self._account.context.log.info("the waveform is not noted from here on: {}", error)
