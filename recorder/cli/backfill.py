@@ -177,7 +177,8 @@ class _Display:
             print(json.dumps(one.to_dict()), file=self._results, flush=True)
         elif one.steps or not one.settled:
             did = ", ".join(f"{name} {state}" for name, state in one.steps.items())
-            parts = [one.place.recording_id, str(one.verdict), did, one.reason]
+            reason = one.reason.replace(one.place.folder, "")
+            parts = [one.place.recording_id, str(one.verdict), did, reason]
             line = output.clean("  ".join(part for part in parts if part))
             self._stdout.print(line, soft_wrap=True)
 
