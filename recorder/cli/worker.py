@@ -53,6 +53,11 @@ def worker(
         if url is None:
             told = "RECORDER_POSTPROCESS_QUEUE_URL is not set: must be an SQS queue's URL"
             raise SettingsError([told])
+        if settings.location.kind != "s3":
+            told = (
+                f"RECORDER_BUCKET={settings.bucket!r}: must be a bucket: a folder sends no events"
+            )
+            raise SettingsError([told])
 
         def tell(message: Message, handled: Handled | UnreadableEvent) -> None:
             if isinstance(handled, UnreadableEvent):

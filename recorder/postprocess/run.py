@@ -124,7 +124,8 @@ class Processor:
     async def __aenter__(self) -> Self:
         """Open store and client."""
         await self._stack.enter_async_context(self.store)
-        self._http = await self._stack.enter_async_context(aiohttp.ClientSession())
+        jar = aiohttp.DummyCookieJar()  # nothing of one recording goes with the next one
+        self._http = await self._stack.enter_async_context(aiohttp.ClientSession(cookie_jar=jar))
         return self
 
     async def __aexit__(

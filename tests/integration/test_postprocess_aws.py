@@ -11,6 +11,7 @@ import json
 import os
 import signal
 import sys
+import uuid
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
@@ -18,11 +19,12 @@ from typing import Any
 import pytest
 import pytest_asyncio
 from aws_queue import Aws, aws
-from complete import SECRET, noted, place, record
+from complete import SECRET, noted, place, record, settings_for
 from receiver import Receiver, receiving
 from typer.testing import CliRunner, Result
 
 from recorder.cli.app import app
+from recorder.embedded import EmbeddedS3
 from recorder.postprocess import Processor
 from recorder.postprocess import queue_worker as worker_module
 from recorder.postprocess.events import UnreadableEvent
@@ -379,3 +381,31 @@ async def test_the_worker_says_what_it_lacks(
     done = await invoke("--queue-url", "calls")
     assert done.exit_code == 2
     assert "must be an SQS queue's URL" in done.stderr
+    done = await invoke("--queue-url", cloud.queue, "--bucket", tmp_path.as_uri())
+    assert done.exit_code == 2
+    assert "a folder sends no events" in done.stderr
+
+
+async def test_two_processes_on_a_server_with_real_conditions(
+    seaweed: EmbeddedS3, tmp_path: Path
+) -> None:
+    settings = settings_for(
+        tmp_path,
+        bucket=f"s3://{seaweed.bucket}/{uuid.uuid4().hex}",
+        aws_endpoint_url_s3=seaweed.endpoint_url,
+        aws_access_key_id=seaweed.access_key,
+        aws_secret_access_key=seaweed.secret_key,
+        postprocess_steps="verify,peaks,tags",
+        postprocess_tags={"retention": "90d"},
+    )
+    await record(settings, "call")
+    async with Processor(settings) as one, Processor(settings) as two:
+        results = await asyncio.gather(*(each.process(place("call")) for each in (one, two)))
+        verdicts = sorted(result.verdict for result in results)
+        assert verdicts in (["claimed", "done"], ["done", "unchanged"])
+        assert (await two.process(place("call"))).verdict == "unchanged"
+        document = await noted(one.store, "call")
+        assert document["claim"] is None
+        assert set(document["steps"]) == {"verify", "peaks", "tags"}
+        for file in ("audio.wav", "manifest.json", "postprocess.json", "peaks.json"):
+            assert await one.store.tags(place("call").folder + file) == {"retention": "90d"}, file
