@@ -15,7 +15,7 @@ from typing import Any, BinaryIO, get_args
 from recorder import ffmpeg
 from recorder.at_rest import HELD_BYTES, AtRest, NotFinished, open_at_rest
 from recorder.catalog import NoSuchRecording
-from recorder.containers import container
+from recorder.containers.wav import WAV
 from recorder.export_formats import FORMAT_NAMES, FORMATS, Format, FormatName
 from recorder.export_targets import (
     FileTarget,
@@ -220,10 +220,9 @@ class _Job:
         return sink
 
     async def _wav(self, blocks: AsyncGenerator[memoryview, None], target: Target) -> Sink:
-        wav = container("wav")
         rate, channels = self._rest.plan.sample_rate, self._heard.channels
-        async with target.open(wav.header_bytes + self._bytes) as sink:
-            await sink.write(wav.header(self._samples, rate, channels))
+        async with target.open(WAV.header_bytes + self._bytes) as sink:
+            await sink.write(WAV.header(self._samples, rate, channels))
             async for block in blocks:
                 await sink.write(block)
         return sink

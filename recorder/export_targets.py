@@ -233,8 +233,9 @@ class StreamTarget:
     @asynccontextmanager
     async def open(self, total: int | None) -> AsyncGenerator[Sink, None]:
         """See `Target.open`."""
-        yield _StreamSink(self._stream)
-        await asyncio.to_thread(self._stream.flush)
+        sink = _StreamSink(self._stream)
+        yield sink
+        await sink.finish()
 
 
 class _StreamSink(_Counted):
@@ -249,8 +250,15 @@ class _StreamSink(_Counted):
             self._stream.write(data)
             self.count(data)
 
+        await self._do(put)
+
+    async def finish(self) -> None:
+        await self._do(self._stream.flush)
+
+    @staticmethod
+    async def _do(work: Callable[[], None]) -> None:
         try:
-            await asyncio.to_thread(put)
+            await asyncio.to_thread(work)
         except OSError as error:
             raise BotRecorderError(f"the output was closed: {error.strerror}") from error
 

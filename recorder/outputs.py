@@ -82,6 +82,11 @@ def mixed_outputs(
     return specs
 
 
+def mixed_layout(names: Sequence[str]) -> Literal["mono", "stereo"]:
+    """Return the layout of the output called `audio`, or of the one there would be."""
+    return "mono" if "mono" in names and "stereo" not in names else "stereo"
+
+
 def extra_output(
     layout: Literal["mono", "stereo"],
     container: Container,

@@ -11,7 +11,7 @@ from typing import Any, Self
 from recorder.chunks import CHUNKS, OPEN_CHUNK, Chunk
 from recorder.containers import Container, container, container_names
 from recorder.names import check_metadata, check_recording_id, check_tags, check_track
-from recorder.outputs import OutputSpec, mixed_outputs
+from recorder.outputs import OutputSpec, mixed_layout
 from recorder.waveform import MAX_SAMPLES_PER_PIXEL, MIN_SAMPLES_PER_PIXEL
 from uploader.errors import BotRecorderError
 from uploader.manifest import MANIFEST
@@ -122,8 +122,8 @@ class Plan:
     @property
     def peaks_spec(self) -> OutputSpec:
         """What the waveform shows: the mixed output that has the name `audio`, or would have it."""
-        asked = self.outputs if {"stereo", "mono"} & {*self.outputs} else ("stereo",)
-        return mixed_outputs(asked, self.container, self.first_sample, self.tracks)[0]
+        layout = mixed_layout(self.outputs)
+        return OutputSpec(layout, "", layout, "", self.first_sample, self.tracks)
 
     def seconds(self, samples: int) -> float:
         """Return a length in seconds, to the microsecond."""

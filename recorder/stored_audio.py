@@ -20,8 +20,7 @@ from recorder import layouts
 from recorder.at_rest import AtRest, in_thread
 from recorder.chunk_reader import BLOCK_SAMPLES, Planes
 from recorder.chunks import Chunk
-from recorder.containers import container
-from recorder.containers.wav import InvalidWav, parse_header
+from recorder.containers.wav import WAV, InvalidWav, parse_header
 from recorder.render import Samples
 from recorder.stored_chunks import StoredChunks, UnusableChunks
 from uploader.checksum import crc64nvme, decode
@@ -94,12 +93,13 @@ class Audio(Protocol):
 
 
 def find_audio(rest: AtRest, heard: Heard) -> Audio:
-    """Return where samples of a layout are to be had.
+    """Return where samples of a layout are to be had; of outputs, only those in WAV serve.
 
     Raises:
         NoAudio: Nowhere.
     """
-    outputs = {str(one.get("name")): one for one in rest.outputs() if _is_whole(rest, one)}
+    whole = [one for one in rest.outputs() if _is_whole(rest, one)]
+    outputs = {str(one.get("name")): one for one in whole if rest.plan.format == WAV.name}
     direct = heard.tracks[0] if heard.layout == "track" and len(heard.tracks) == 1 else heard.layout
     if direct in outputs and outputs[direct].get("layout") == heard.layout:
         return _Output(rest, outputs[direct])
@@ -140,7 +140,7 @@ def _sides(tracks: Sequence[str], declared: Sequence[str]) -> tuple[tuple[str, .
 def _is_whole(rest: AtRest, output: Mapping[str, Any]) -> bool:
     info = rest.objects.get(str(output.get("key")))
     channels = 2 if output.get("layout") == "stereo" else 1
-    size = container(rest.plan.format).header_bytes + 2 * channels * rest.samples
+    size = WAV.header_bytes + 2 * channels * rest.samples
     return info is not None and size == info.size == output.get("bytes")
 
 
@@ -180,9 +180,7 @@ class _Output:
     async def _header(self) -> int:
         """Return where the samples begin, by a header that is what the manifest says."""
         rest, key = self._rest, self._key
-        expected = container(rest.plan.format).header(
-            rest.samples, rest.plan.sample_rate, self._channels
-        )
+        expected = WAV.header(rest.samples, rest.plan.sample_rate, self._channels)
         found = await self._bytes(0, len(expected))
         if found == expected:
             return len(expected)

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from recorder import Recorder, Track, VirtualClock
 from uploader.local import LocalStore
-from uploader.store import Store
+from uploader.store import ObjectAttributes, ObjectInfo, Store
 
 Samples = NDArray[np.int16]
 
@@ -148,3 +148,27 @@ def change_manifest(
     """Write another manifest."""
     path = path_of(folder, "manifest.json", recording)
     path.write_text(json.dumps(change(json.loads(path.read_text()))))
+
+
+async def damage_chunk(folder: Path, damage: str) -> None:
+    """Make the second chunk object `missing`, `truncated`, `rotten` or another recording's."""
+    path = path_of(folder, "chunks/000002.wav")
+    async with local(folder) as store:
+        key = str(path.relative_to(folder / "bucket"))
+        if damage == "missing":
+            await store.delete(key)
+        elif damage == "foreign":
+            await record(folder, "other", keep_chunks=True, sample_rate=RATE)
+            body = bytearray(path.read_bytes())
+            body[-2] ^= 1
+            info = await store.head(key.replace("/call/", "/other/"))
+            await store.put(key, bytes(body), _like(info))
+        else:
+            body = bytearray(path.read_bytes())
+            body[-2] ^= 1
+            info = await store.head(key)
+            await store.put(key, bytes(body[:1000] if damage == "truncated" else body), _like(info))
+
+
+def _like(info: ObjectInfo) -> ObjectAttributes:
+    return ObjectAttributes(content_type=info.content_type, metadata=info.metadata)

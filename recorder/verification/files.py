@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from recorder.catalog import Document
 from recorder.export import EXPORTS
-from recorder.outputs import mixed_outputs
+from recorder.outputs import mixed_layout
 from recorder.plan import PEAKS
 from recorder.verification.claims import Claims, Reading, WantedFile, texts
 from recorder.verification.objects import Objects, pieces
@@ -40,7 +40,8 @@ def _read_peaks(reading: Reading) -> None:
             "`recorder peaks` makes it"
         )
         return
-    layout, per_pixel = _layout(reading), peaks.count("samples_per_pixel")
+    layout = mixed_layout(texts(reading.manifest, "outputs_asked"))
+    per_pixel = peaks.count("samples_per_pixel")
     channels = 1 if layout == "mono" else 2
     reading.equal("peaks, layout", layout, peaks.text("layout"))
     reading.equal("peaks, channels", channels, peaks.count("channels"))
@@ -54,13 +55,6 @@ def _read_peaks(reading: Reading) -> None:
     claims.files.append(
         WantedFile("peaks", key, size, checksum, claims.samples, claims.sample_rate, shape)
     )
-
-
-def _layout(reading: Reading) -> str:
-    """Return the layout of the mixed output, or of the one there would be."""
-    declared = texts(reading.manifest, "outputs_asked")
-    asked = declared if {"mono", "stereo"} & {*declared} else ("stereo",)
-    return mixed_outputs(asked, reading.claims.container)[0].layout
 
 
 def _read_exports(reading: Reading) -> None:

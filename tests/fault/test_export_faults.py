@@ -21,6 +21,7 @@ from stored import (
     LENGTH,
     STEREO,
     change_manifest,
+    damage_chunk,
     decoded,
     files,
     forget,
@@ -46,7 +47,7 @@ from recorder.export_targets import _ObjectSink
 from recorder.ffmpeg import FfmpegError, find_ffmpeg
 from recorder.names import InvalidName
 from uploader.errors import AccessDenied, BotRecorderError, NoSuchUpload
-from uploader.store import MAX_PARTS, MIN_PART_BYTES, ObjectAttributes, ObjectInfo
+from uploader.store import MAX_PARTS, MIN_PART_BYTES, ObjectAttributes
 
 
 def left_over(folder: Path) -> list[str]:
@@ -240,29 +241,6 @@ async def test_a_chunk_that_is_not_as_recorded_becomes_nothing(
     assert files(tmp_path) == before
     assert not path.exists()
     assert left_over(tmp_path) == []
-
-
-async def damage_chunk(folder: Path, damage: str) -> None:
-    path = path_of(folder, "chunks/000002.wav")
-    async with local(folder) as store:
-        key = str(path.relative_to(folder / "bucket"))
-        if damage == "missing":
-            await store.delete(key)
-        elif damage == "foreign":
-            await record(folder, "other", keep_chunks=True, sample_rate=RATE)
-            body = bytearray(path.read_bytes())
-            body[-2] ^= 1
-            info = await store.head(key.replace("/call/", "/other/"))
-            await store.put(key, bytes(body), _like(info))
-        else:
-            body = bytearray(path.read_bytes())
-            body[-2] ^= 1
-            info = await store.head(key)
-            await store.put(key, bytes(body[:1000] if damage == "truncated" else body), _like(info))
-
-
-def _like(info: ObjectInfo) -> ObjectAttributes:
-    return ObjectAttributes(content_type=info.content_type, metadata=info.metadata)
 
 
 # -- ffmpeg ----------------------------------------------------------------------------------------

@@ -199,7 +199,7 @@ async def test_whatever_rate_a_recording_has_its_length_stays(
     assert done.samples == round(1.3 * rate)
     at = 48_000 if name == "opus" else rate  # which decodes to that, whatever it was made of
     heard = await decoded(path, 1, at)
-    most = 1024 if name == "m4a" else 1
+    most = {"m4a": 1024, "mp3": 16}.get(name, 1)  # of padding that the decoder plays, too
     assert 0 <= len(heard) - round(1.3 * at) <= most
 
 

@@ -89,7 +89,7 @@ def headers(name: str, body: bytes, key: bytes) -> dict[str, str]:
         key: The secret's bytes.
     """
     at = str(int(datetime.now(UTC).timestamp()))
-    signed = b".".join((at.encode(), body))
+    signed = b".".join((name.encode(), at.encode(), body))
     signature = base64.b64encode(hmac.digest(key, signed, "sha256")).decode()
     return {
         "content-type": "application/json",
