@@ -14,6 +14,7 @@ import imageio_ffmpeg
 import numpy as np
 import pytest
 from calls import die
+from faulty_store import FaultyStore
 from provider_files import ALICE, START_MS, encode, noise, raw_track, read_wav, speech, write_wav
 
 from recorder import Recorder, Settings, VirtualClock
@@ -32,6 +33,7 @@ from recorder.session import Session
 from recorder.spool import Spool
 from recorder.stores import make_store
 from recorder.verification import verify
+from uploader.local import LocalStore
 
 WHEN = datetime(2026, 11, 23, 15, 44, 2, tzinfo=UTC)
 RATE = 8000
@@ -401,6 +403,34 @@ async def test_an_import_that_goes_on_elsewhere_is_left_alone(
     with pytest.raises(ImportRefused, match="by another host, or was cut off there"):
         await bring(elsewhere, path, started_at=WHEN)
     assert left(tmp_path) == before
+
+
+async def test_an_object_that_is_replaced_while_it_is_read_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Half of one and half of the other would have a hash, too."""
+    inner = LocalStore(tmp_path / "source")
+    async with inner, importing.Library(Settings(bucket="calls")) as library:
+        await inner.put("a", b"\0" * (20 * 1024**2))
+        store = FaultyStore(inner)
+        library._stores["there"] = store
+        [source] = await library.find("s3://there/a")
+        get, replaced = store.get, False
+
+        async def get_and_replace(key: str, *, start: int = 0, end: int | None = None) -> bytes:
+            nonlocal replaced
+            data = await get(key, start=start, end=end)
+            if not replaced:
+                replaced = True
+                await inner.put("a", b"\1" * (20 * 1024**2))
+            return data
+
+        monkeypatch.setattr(store, "get", get_and_replace)
+        with pytest.raises(UnreadableSource, match="s3://there/a was changed while it was read"):
+            await library.fetch(source, tmp_path, lambda count: None)
+        [source] = await library.find("s3://there/a")
+        fetched = await library.fetch(source, tmp_path, lambda count: None)
+        assert fetched.path.read_bytes() == b"\1" * (20 * 1024**2)
 
 
 async def test_memory_holds_seconds_of_a_file_and_not_the_file(tmp_path: Path) -> None:

@@ -265,6 +265,7 @@ async def test_what_is_lossless_comes_out_sample_for_sample(
     tmp_path: Path, settings: Settings, name: str, words: list[str]
 ) -> None:
     pcm = noise(44_100 + 77, 4, channels=2)
+    pcm[:2] = 32_767, -32_768
     path = encode(tmp_path / name, pcm, 44_100, *words)
     found = await heard(settings, await bring(settings, path))
     assert np.array_equal(found["stereo"], pcm)  # left and right, as they were
