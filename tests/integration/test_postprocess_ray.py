@@ -24,6 +24,7 @@ ray = pytest.importorskip("ray", reason="the extra `ray` is not installed")
 
 pytestmark = [
     pytest.mark.soak,
+    pytest.mark.timeout(300),
     # Ray's own: files and sockets of the processes that it starts.
     pytest.mark.filterwarnings("ignore::ResourceWarning"),
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
