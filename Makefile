@@ -9,8 +9,9 @@ RUN := $(UV) run --frozen --extra demo
 demo: $(UV)  ## record a scripted conversation through a real pipeline to an embedded S3 server
 	$(UV) run --frozen --no-dev --extra demo recorder demo
 
-test: $(UV)  ## all tests of the default suite
-	$(RUN) pytest
+test: $(UV)  ## all tests of the default suite: two at a time, then those that are in real time
+	$(RUN) pytest -n 2 --dist worksteal -m "not soak and not realtime"
+	$(RUN) pytest -m "realtime and not soak"
 
 soak: $(UV)  ## the long runs too, one of them on a Ray cluster
 	$(RUN) --extra ray pytest -m "soak or not soak"
