@@ -33,6 +33,7 @@ lint: $(UV)
 
 types: $(UV)
 	$(RUN) mypy
+	MYPYPATH=deploy/examples $(RUN) mypy deploy/examples/*.py
 
 build: $(UV)  ## the wheel and the source distribution, in dist/
 	rm -rf dist

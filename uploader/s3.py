@@ -7,7 +7,7 @@ it is known before, so that the body is neither hashed again nor sent in chunked
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, cast
 from urllib.parse import urlencode
@@ -437,6 +437,32 @@ class S3Store(Store):
         except Conflict as error:
             if error.code != "BucketAlreadyOwnedByYou":
                 raise
+
+    @contextlib.asynccontextmanager
+    async def asking(self, op: str, key: str = "") -> AsyncIterator[S3Client]:
+        """Make a request that is not one of a store's, its errors turned into ours."""
+        async with self._request(op, key):
+            yield self._client
+
+    @contextlib.contextmanager
+    def on_answer(self, heard: Callable[..., None]) -> Iterator[None]:
+        """Have `heard` called with each answer, refusals too, inside the block.
+
+        Args:
+            heard: Called as botocore's event `after-call` says.
+        """
+        events = self._client.meta.events
+        events.register("after-call.s3", heard)
+        try:
+            yield
+        finally:
+            events.unregister("after-call.s3", heard)
+
+    @property
+    def credentials_from(self) -> str:
+        """Where the credentials were found, in the client's words; empty if not known yet."""
+        credentials = self._open.credentials
+        return "arguments" if credentials is None else credentials.origin
 
     @property
     def _open(self) -> Connection:

@@ -10,6 +10,7 @@ import typer
 from recorder.cli.assemble import assemble
 from recorder.cli.backfill import backfill
 from recorder.cli.demo import demo
+from recorder.cli.doctor import doctor
 from recorder.cli.export import export
 from recorder.cli.import_ import import_
 from recorder.cli.ls import ls
@@ -42,6 +43,7 @@ COMMANDS = (
     recover,
     worker,
     backfill,
+    doctor,
     demo,
     settings,
 )
