@@ -43,7 +43,7 @@ class TurnClips:
             if turn.number not in self._clips:
                 first = self.first_sample(turn)
                 track = self._timeline.tracks[turn.track].name
-                spec = turn_output(turn.number, track, first, self._plan.container)
+                spec = turn_output(turn.number, track, first, self._plan.output_format)
                 self._clips[turn.number] = self._make(spec), turn.end
         left = [clip.finish(end) for clip, end in self._clips.values() if not clip.completed]
         for failed in await asyncio.gather(*left, return_exceptions=True):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from recorder.catalog import Document
 from recorder.chunks import CHUNKS, chunk_number
-from recorder.containers import container
+from recorder.containers import output_format
 from recorder.verification.claims import (
     FINAL,
     WAV,
@@ -14,9 +14,9 @@ from recorder.verification.claims import (
     Reading,
     texts,
 )
-from recorder.verification.examination import Wanted
 from recorder.verification.made import read_outputs, read_turns
 from recorder.verification.report import Ledger, MissingAudio
+from recorder.verification.scan import Wanted
 from uploader.upload import RECORDING_ID
 
 
@@ -70,9 +70,9 @@ def _read_head(reading: Reading) -> None:
     claims.leftovers = frozenset(texts(manifest, "leftovers"))
     claims.named.add(claims.manifest_key)
     try:
-        claims.container = container(manifest.text("format"))
+        claims.form = output_format(manifest.text("format"))
     except ValueError as error:
-        reading.holds(False, "format", "a container", str(error))
+        reading.holds(False, "format", "a format", str(error))
 
 
 def _read_chunks(reading: Reading) -> None:
