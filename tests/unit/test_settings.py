@@ -72,7 +72,8 @@ def test_every_setting_is_read_from_its_variable(monkeypatch, tmp_path):
         "chunk_seconds": 5.5,
         "sample_rate": 16_000,
         "outputs": ("mono", "turns"),
-        "format": "wav",
+        "format": "flac",
+        "opus_bitrate": 20_000,
         "part_bytes": 6 * MIB,
         "inflight_bytes": 1024 * MIB,
         "spool_dir": tmp_path / "spool",
@@ -294,7 +295,7 @@ def test_outputs_that_are_none_or_unknown_or_repeated_are_refused(given):
 
 
 def test_only_formats_that_there_are_can_be_chosen():
-    assert problem(bucket="calls", format="mp3") == "format='mp3': must be one of wav"
+    assert problem(bucket="calls", format="mp3") == "format='mp3': must be one of wav, flac, opus"
 
 
 @pytest.mark.parametrize("field", ["tags", "metadata"])
