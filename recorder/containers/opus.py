@@ -33,6 +33,9 @@ TAIL_BYTES = 65_536
 """The last page begins within so many bytes of the end: a page has less (RFC 3533, section 6)."""
 
 _COMPLEXITY = 3  # of 10: as good to the ear for speech, at two thirds of the time
+_PAGE_US = 800_000
+"""40 packets of 1275 bytes at most, 6 segments each, are less than a page's 255 segments: none goes
+on in the next page, which libsndfile cannot seek behind."""
 _BLOCK_SECONDS = 0.1
 _HINT = "pip install 'bot-recorder[opus]'"
 
@@ -115,7 +118,7 @@ class _Sink:
 
 
 class _Encoder:
-    """See `codecs.Encoder`. Frames of 20 ms, pages of a second."""
+    """See `codecs.Encoder`. Frames of 20 ms."""
 
     def __init__(self, av: Any, rate: int, channels: int, bitrate: int) -> None:
         self._av = av
@@ -139,7 +142,7 @@ class _Encoder:
             self._sink,
             "w",
             format="ogg",
-            options={"fflags": "bitexact", "flush_packets": "0", "page_duration": "1000000"},
+            options={"fflags": "bitexact", "flush_packets": "0", "page_duration": str(_PAGE_US)},
         )
         # Not `voip`: it takes away what is low, and a recording is to be what was heard.
         options = {"application": "audio", "compression_level": str(_COMPLEXITY)}

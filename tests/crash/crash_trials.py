@@ -238,7 +238,9 @@ def main() -> None:
     first, _, last = options.scenarios.partition("-")
     seeds = range(int(first), int(last or first) + 1)
     mode, folder = options.mode, options.folder
-    scenarios = {seed: make_scenario(seed, paced=mode == "bucket", form=options.format) for seed in seeds}
+    scenarios = {
+        seed: make_scenario(seed, paced=mode == "bucket", form=options.format) for seed in seeds
+    }
 
     def where(name: str) -> dict[str, Any]:
         return options.where and {**options.where, "prefix": f"{mode}-{name}"}

@@ -159,7 +159,9 @@ def differences(
     turns = manifest["turns"] if "turns" in scenario.outputs else []
     for turn in turns:
         clip = planes[turn["track"]][_clip_start(scenario, turns, turn) : turn["end"]]
-        wanted[f"turns/{turn['number']:04d}-{turn['track']}.{scenario.format}"] = clip.reshape(-1, 1)
+        wanted[f"turns/{turn['number']:04d}-{turn['track']}.{scenario.format}"] = clip.reshape(
+            -1, 1
+        )
     if set(wanted) != set(objects):
         problems.append(f"wrong: outputs are {sorted(objects)}, not {sorted(wanted)}")
     tolerance = TOLERANCE * len(names) if scenario.resampled else 0
@@ -192,7 +194,9 @@ def _layouts(scenario: Scenario, planes: dict[str, Samples]) -> dict[str, Sample
         "mono": total(list(planes)).reshape(-1, 1),
     }
     asked = [name for name in ("stereo", "mono") if name in scenario.outputs]
-    found = {("audio" if n == 0 else name) + f".{end}": layouts[name] for n, name in enumerate(asked)}
+    found = {
+        ("audio" if n == 0 else name) + f".{end}": layouts[name] for n, name in enumerate(asked)
+    }
     if "tracks" in scenario.outputs:
         found |= {f"{name}.{end}": plane.reshape(-1, 1) for name, plane in planes.items()}
     return found
