@@ -181,7 +181,7 @@ class Settings(BaseSettings):
         "Their format; chunks are always WAV", values.either(format_names()), "wav"
     )
     opus_bitrate: int = setting(
-        "Bits per second of each channel of Opus; what it takes varies with the sound",
+        "Bits per second of each channel of Opus, where there is speech",
         f"a whole number from {LEAST_BITRATE} to {MOST_BITRATE}",
         DEFAULT_BITRATE,
         ge=LEAST_BITRATE,

@@ -32,7 +32,7 @@ LOOK_SECONDS = 0.1
 """Time between two looks whether a chunk is sealed that is due, where the recording is paced."""
 
 OPUS_BITRATE = 256_000
-"""Of each channel: what is compared with the model is noise, of which speech's rates keep little."""
+"""Of each channel: noise is compared with the model, of which a rate for speech keeps little."""
 
 Samples = NDArray[np.int16]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import shutil
 import subprocess
@@ -55,7 +56,7 @@ async def test_more_than_4_gib_are_one_file(tmp_path: Path) -> None:
     assert head[:4] == b"RF64"
     assert parse_header(head).samples == SECONDS * RATE
     command = [imageio_ffmpeg.get_ffmpeg_exe(), "-v", "error", "-i", str(path), "-f", "md5", "-"]
-    found = subprocess.run(command, capture_output=True, check=True)
+    found = await asyncio.to_thread(subprocess.run, command, capture_output=True, check=True)
     assert found.stderr == b""
     assert found.stdout.decode().strip() == f"MD5={md5.hexdigest()}"
     shutil.rmtree(tmp_path / "bucket")  # pytest would keep it
