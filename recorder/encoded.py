@@ -124,6 +124,10 @@ class EncodedSource:
             raise ValueError("the head is written when the length is known")
         async with self._lock:
             await self._have(number, end - start)
+            while start == 0 and not self._ended:  # the head tells of all that was encoded now
+                await self._go_on()
+            if start == 0 and self._size != total:
+                raise PartDiffers(f"{self._spec.file} became another when it was encoded anew")
             body = buffer(end - start)
             await self._reader.in_thread(lambda: self._parts.read(number, body))
             if start == 0:
@@ -159,7 +163,8 @@ class EncodedSource:
         """Make sure that a part's bytes are there: where they are not any more, encode anew."""
         if self._parts.size(number) >= size:
             return
-        if self._ended or self._size > (number - 1) * self._part_bytes:
+        made = min(self._size, number * self._part_bytes) - (number - 1) * self._part_bytes
+        if self._ended or made > self._parts.size(number):
             self._begin_anew()
         while self._parts.size(number) < size:
             if self._ended or (self._end is None and self._at >= self._goal):

@@ -145,7 +145,7 @@ class EncodedParts:
             while at < len(into):
                 count = os.preadv(descriptor, [into[at:]], at)
                 if count == 0:
-                    raise EOFError(f"{self._name}: encoded bytes are cut off")
+                    raise OSError(f"{self._name}: encoded bytes are cut off")
                 at += count
         finally:
             if file >= 0:
