@@ -10,6 +10,7 @@ from pathlib import Path
 import imageio_ffmpeg
 import numpy as np
 import soundfile
+import soxr
 from numpy.typing import NDArray
 
 FFMPEG = imageio_ffmpeg.get_ffmpeg_exe()
@@ -50,14 +51,15 @@ def length_by_ffmpeg(body: bytes, folder: Path) -> str:
 
 def dialogue() -> tuple[Samples, int]:
     """Return real speech in two channels, the user's and the bot's, shape (samples, 2); and Hz."""
-    said, rate = [], 0
+    said, rate = [], 24_000
     for number in range(1, 4):
         for channel, name in ((1, "bot"), (0, "user")):
-            audio, rate = soundfile.read(SAMPLES / f"{name}-{number}.wav", dtype="int16")
-            turn = np.zeros((len(audio), 2), np.int16)
-            turn[:, channel] = audio
+            audio, at = soundfile.read(SAMPLES / f"{name}-{number}.wav", dtype="float32")
+            spoken = soxr.resample(audio, at, rate)
+            turn = np.zeros((len(spoken), 2), np.int16)
+            turn[:, channel] = np.clip(np.rint(spoken * 32768), -32768, 32767)
             said.append(turn)
-    return np.concatenate(said), int(rate)
+    return np.concatenate(said), rate
 
 
 def decibels(wanted: Samples, found: Samples) -> float:

@@ -10,10 +10,10 @@ long to encode it.
 
 from __future__ import annotations
 
-import importlib.util
 import struct
 from dataclasses import dataclass
 from fractions import Fraction
+from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
@@ -232,7 +232,7 @@ class _Opus:
 
     def missing(self) -> str | None:
         """Return what installs PyAV, where it is not there."""
-        return None if importlib.util.find_spec("av") else _HINT
+        return None if find_spec("av") else _HINT
 
     def coded(self, samples: int, rate: int) -> tuple[int, int]:
         """Return the length at the rate that is encoded, to the nearest sample; at least one.
