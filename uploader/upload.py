@@ -378,7 +378,8 @@ class Upload:
         if found is None:
             return None
         same = await asyncio.to_thread(_is_same, found, body, checksum)
-        if same is None and part.number > 1 and part.size == self._part_bytes:
+        whole = part.number > 1 and part.size == self._part_bytes
+        if same is None and whole and not isinstance(self._source, ManyFoldSource):
             return None  # a whole part is the same bytes whoever sent it: sent again, no harm
         if not same:
             raise PartDiffers(f"part {part.number} of {self.key} in the store has other bytes")

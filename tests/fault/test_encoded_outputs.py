@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import builtins
 import shutil
 import threading
 from pathlib import Path
@@ -161,6 +162,33 @@ async def test_after_a_death_parts_in_the_store_are_used(
     assert parts_sent(store) == [1, PARTS], "parts 2 and 3 were there, and are the same"
     await check(tmp_path, least=52 if lost else SECONDS)
     assert not list((tmp_path / "other").glob("*"))
+
+
+async def test_where_what_encodes_is_not_installed_the_audio_is_kept(
+    tmp_path: Path, store: FaultyStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock, found = VirtualClock(), builtins.__import__
+    settings = settings_of(tmp_path, sample_rate=48_000, format="opus", outputs="mono,stereo")
+    recorder = Recorder(settings, clock=clock, recover=False)
+    await recorder.__aenter__()
+    call = await recorder.start("call", tracks=["user"])
+    await talk(call, clock, 0, 5)
+    await die(recorder)
+
+    def without(name: str, *rest: Any) -> Any:
+        if name == "av":
+            raise ImportError("No module named 'av'")
+        return found(name, *rest)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(builtins, "__import__", without)
+        one = await recover(tmp_path, store)
+    assert one.outcome is Outcome.FAILED
+    assert one.hint == "pip install 'bot-recorder[opus]'"
+    again = await recover(tmp_path, FaultyStore(LocalStore(tmp_path / "bucket")))
+    assert again.outcome is Outcome.RECOVERED, again
+    assert len(by_libsndfile(audio(tmp_path))[0]) == manifest(tmp_path)["samples"] > 4 * 48_000
+    assert not leftovers(tmp_path)
 
 
 class OtherEncoder:
