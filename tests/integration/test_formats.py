@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import uuid
 from collections.abc import Callable
 from pathlib import Path
@@ -12,9 +13,11 @@ import pytest
 from decoders import Samples, by_ffmpeg, by_libsndfile, decibels, dialogue
 
 from recorder import Recorder, RecordingResult, Settings, State, VirtualClock
+from recorder.containers.flac import FLAC
 from recorder.embedded import EmbeddedS3
 from recorder.stores import make_store
 from recorder.verification import verify
+from uploader.checksum import crc64nvme, encode
 from uploader.store import ObjectInfo
 
 RATE, FRAME = 24_000, 480
@@ -174,3 +177,39 @@ async def test_a_damaged_object_is_found(tmp_path: Path, form: str, place: float
         report = await verify(store, "call")
     assert not report.ok
     assert {finding.check for finding in report.findings} >= {"checksum"}
+
+
+@pytest.mark.parametrize("forged", ["samples", "decoded"])
+async def test_an_object_that_a_manifest_was_forged_for_is_found(
+    tmp_path: Path, forged: str
+) -> None:
+    """Size and checksum are those of the manifest: chunks, or the file's own MD5, tell."""
+    settings = Settings(
+        bucket=(tmp_path / "bucket").as_uri(),
+        spool_dir=tmp_path / "spool",
+        format="flac",
+        keep_chunks=True,
+    )
+    said = talk()
+    await record(settings, said)
+    [path] = (tmp_path / "bucket").glob("dt=*/call/audio.flac")
+    body = bytearray(path.read_bytes())
+    if forged == "samples":
+        other = said.copy()
+        other[100_000, 1] += 1
+        encoder = FLAC.encoder(RATE, 2, 0)
+        body, ending = bytearray(encoder.write(other)), encoder.close()
+        body[len(body) :] = ending.data
+        body[: len(ending.head)] = ending.head
+    else:
+        body[30] ^= 1  # within the MD5
+    path.write_bytes(body)
+    document = json.loads((path.parent / "manifest.json").read_text())
+    document["outputs"][0] |= {"bytes": len(body), "checksum": encode(crc64nvme(bytes(body)))}
+    (path.parent / "manifest.json").write_text(json.dumps(document))
+    async with make_store(settings) as store:
+        report = await verify(store, "call")
+    checks = {finding.check: finding.found for finding in report.findings}
+    assert forged in checks
+    if forged == "samples":
+        assert "from sample 100000 " in checks["samples"]

@@ -231,6 +231,27 @@ async def test_a_chunk_that_is_lost_meanwhile_makes_another_file(world: World) -
     source.close()
 
 
+async def test_a_head_never_tells_of_other_samples_than_were_sent(world: World) -> None:
+    """A chunk is lost after most parts were sent, and part 2 is made anew of what is left."""
+    source = world.source()
+    total = await source.total(world.samples)
+    source.sent(2)
+    world.sealed[-1] = replace(world.sealed[-1], lost=True)
+    assert len(await source.read(PART, 2 * PART, total)) == PART
+    with pytest.raises(PartDiffers, match="became another"):
+        await source.read(0, PART, total)
+    source.close()
+
+
+async def test_a_part_that_was_let_go_can_be_had_while_the_call_goes_on(world: World) -> None:
+    source = world.source()
+    await source.reach(4 * CHUNK, 1 << 30)
+    part = bytes(await source.read(PART, 2 * PART, None))
+    source.sent(2)
+    assert bytes(await source.read(PART, 2 * PART, None)) == part
+    source.close()
+
+
 async def test_an_encoder_that_fails_is_begun_anew(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
