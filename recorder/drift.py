@@ -4,13 +4,16 @@ Frames arrive late, never early, so the least lag of some seconds shows how far 
 has moved, whatever the jitter. Where that is more than a few milliseconds, blocks are stretched a
 little until it is gone: at most `MAX_STRETCH` in frequency. Just noticeable variations of frequency
 are about 0.7 % above 500 Hz and 3.6 Hz below (Zwicker and Fastl, Psychoacoustics, 7.2).
+
+To stretch a block costs several times as much as to resample it, mostly for a filter of its own. So
+few are, all by the same, and those in a row can share the filter.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from functools import cache
-from typing import Self
+from typing import Any, Self, cast
 
 WINDOW_SECONDS = 5.0
 """How far back the least lag is looked for: longer than jitter; drift in it is 2.5 ms at most."""
@@ -27,8 +30,11 @@ STEADY_SECONDS = 0.01
 MOST_SECONDS = 0.25
 """More is no drift: the source is not in real time, or a pause is still to be noticed."""
 
-TIME_CONSTANT_SECONDS = 10.0
-"""What is found is corrected over so long, were it to stay: at 500 ppm it comes to rest at 5 ms."""
+STRETCH = 0.0005
+"""By so much of its length a block is stretched: from 4 ms down to 1 ms in 6 s."""
+
+MUCH_SECONDS = 0.006
+"""From here on it is twice as much, and from twice this on, `MAX_STRETCH`."""
 
 MAX_STRETCH = 0.002
 
@@ -64,6 +70,10 @@ class Drift:
     steady: int = 0
     corrected: int = 0
 
+    def state(self) -> dict[str, Any]:
+        """Return it as plain JSON types, for the constructor."""
+        return {name: getattr(self, name) for name in self.__slots__}
+
     def copy(self) -> Self:
         """Return one of its own that is the same."""
         return replace(self, minima=self.minima.copy())
@@ -78,6 +88,45 @@ class Drift:
         least = self.minima[-1]
         self.minima[-1] = lag if least is None else min(least, lag)
 
+    def pass_over(
+        self, first: int, least: list[int], block_out: int, sample_rate: int, inserted: int
+    ) -> bool:
+        """Take the least lags of blocks in a row at once, if none of them can be one to stretch.
+
+        Args:
+            first: The first block's number: that of the block that goes on, or of the next.
+            least: The least lag of each.
+            block_out: See `next_block`.
+            sample_rate: Likewise.
+            inserted: Likewise.
+
+        Returns:
+            Whether they were taken: then this is what `next_block` and `note` would have made of
+            it. False also where only they can tell.
+        """
+        window, _ = _bounds(block_out, sample_rate)
+        minima, begun = self.minima, first + len(least) - self.blocks
+        if self.correcting or self.unknown or begun < 1 or len(minima) < window:
+            return False
+        series = minima + least
+        if first < self.blocks:
+            last = minima[-1]
+            at = len(minima) - 1
+            series[at : at + 2] = [least[0] if last is None else min(last, least[0])]
+        if None in series:
+            return False
+        known = cast("list[int]", series)
+        low, high = min(known), max(known)
+        base, most = inserted + self.offset, BEGIN_SECONDS * sample_rate
+        if low - base <= -most or high - base >= most:
+            return False
+        # Steady it is, too: twice `BEGIN_SECONDS` is less than `STEADY_SECONDS`.
+        self.minima = series[-window:]
+        self.moved = min(known[-window - 1 : -1][: window // 2]) - base + self.corrected
+        self.blocks += begun
+        self.steady += begun
+        return True
+
     def next_block(self, block_out: int, sample_rate: int, inserted: int, *, steps: bool) -> int:
         """Return by how many output samples the block that begins now is to be stretched.
 
@@ -89,14 +138,18 @@ class Drift:
                 a queue that was filled.
         """
         window, tolerance = _bounds(block_out, sample_rate)
-        halves = self._steady(window, tolerance)
+        minima = self.minima
+        halves = _steady(minima, window, tolerance)
         self.blocks += 1
-        self.minima.append(None)
-        del self.minima[:-window]
+        minima.append(None)
+        if len(minima) > window:
+            del minima[:-window]
         if halves is None:
             self.unknown += 1
             return 0
-        lag = min(halves) - inserted - self.offset
+        older, newer = halves
+        least = older if older < newer else newer
+        lag = least - inserted - self.offset
         if steps and self.unknown:
             meanwhile = self._meanwhile(self.unknown + window // 2, block_out, sample_rate)
             step = lag + self.corrected - self.moved - meanwhile
@@ -105,7 +158,9 @@ class Drift:
         self.unknown = 0
         self.steady += 1
         # By the older half: in the newer one, lag may have begun to step.
-        self.moved = halves[0] - inserted - self.offset + self.corrected
+        self.moved = older - inserted - self.offset + self.corrected
+        if not self.correcting and abs(lag) < BEGIN_SECONDS * sample_rate:
+            return 0  # nearly always: the rest would find the same
         if abs(lag) > MOST_SECONDS * sample_rate:
             self.correcting = 0
             return 0
@@ -115,13 +170,13 @@ class Drift:
         else:
             threshold = BEGIN_SECONDS * sample_rate
             if lag > 0:
-                threshold += self._uncertain(min(halves))
+                threshold += self._uncertain(least)
         self.correcting = side if abs(lag) >= threshold else 0
         if not self.correcting:
             return 0
-        most = int(MAX_STRETCH * block_out)
-        wanted = round(lag * block_out / (TIME_CONSTANT_SECONDS * sample_rate))
-        extra = max(-most, min(most, wanted or side))
+        much = abs(lag) / (MUCH_SECONDS * sample_rate)
+        stretch = STRETCH if much < 1 else 2 * STRETCH if much < 2 else MAX_STRETCH
+        extra = side * max(1, int(stretch * block_out))
         self.corrected += extra
         return extra
 
@@ -131,7 +186,7 @@ class Drift:
         Frames cannot come early, but all of some seconds can come late: about as much as the least
         of a block is above the least of all.
         """
-        known = [lag for lag in self.minima if lag is not None]
+        known = _known(self.minima)
         return sum(known) // len(known) - least if known else 0
 
     def _meanwhile(self, blocks: int, block_out: int, sample_rate: int) -> int:
@@ -141,15 +196,6 @@ class Drift:
         most = int(blocks * block_out * MAX_DRIFT)
         return max(-most, min(most, blocks * self.moved // self.steady))
 
-    def _steady(self, window: int, tolerance: int) -> tuple[int, int] | None:
-        """Return the least lag in a window's halves; None while it is not full, or lag steps."""
-        if len(self.minima) < window:
-            return None
-        older, newer = _least(self.minima[: window // 2]), _least(self.minima[window // 2 :])
-        if older is None or newer is None or abs(older - newer) > tolerance:
-            return None
-        return older, newer
-
 
 @cache
 def _bounds(block_out: int, sample_rate: int) -> tuple[int, int]:
@@ -158,6 +204,18 @@ def _bounds(block_out: int, sample_rate: int) -> tuple[int, int]:
     return window, int(STEADY_SECONDS * sample_rate)
 
 
-def _least(lags: list[int | None]) -> int | None:
-    known = [lag for lag in lags if lag is not None]
-    return min(known) if known else None
+def _steady(minima: list[int | None], window: int, tolerance: int) -> tuple[int, int] | None:
+    """Return the least lag in a window's halves; None while it is not full, or lag steps."""
+    if len(minima) < window:
+        return None
+    older, newer = _known(minima[: window // 2]), _known(minima[window // 2 :])
+    if not older or not newer:
+        return None
+    halves = min(older), min(newer)
+    return None if abs(halves[0] - halves[1]) > tolerance else halves
+
+
+def _known(lags: list[int | None]) -> list[int]:
+    if None not in lags:
+        return cast("list[int]", lags)
+    return [lag for lag in lags if lag is not None]

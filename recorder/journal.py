@@ -5,7 +5,7 @@ allocated before they were mapped: writing through a mapping into a hole of a fu
 the process by signal. The page cache keeps what was copied if the process dies the next instant.
 
 The writer belongs to whoever captures, the reader to whoever seals (see `recorder.journal_reader`).
-They share only the files.
+They share only the files, and in one process their mappings.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ from recorder.journal_format import (
     check,
     form,
 )
+from recorder.mapped import Mapped
 from recorder.quota import SpoolFull, SpoolQuota
 from recorder.segments import SPARE, Segment, segment_path
 
@@ -136,6 +137,7 @@ class JournalWriter:
     Args:
         folder: Where segments are; must exist.
         quota: Counts the bytes of segments.
+        mapped: Keeps what it has mapped for the reader in this process; if None, there is none.
 
     Attributes:
         number: Of the segment that is written to.
@@ -147,8 +149,11 @@ class JournalWriter:
         SpoolFull: The first segment cannot be allocated.
     """
 
-    def __init__(self, folder: Path, quota: SpoolQuota) -> None:
+    def __init__(self, folder: Path, quota: SpoolQuota, mapped: Mapped | None = None) -> None:
         self._folder = folder
+        self._mapped = mapped or Mapped()
+        if mapped is None:
+            self._mapped.close()  # keeps nothing
         self._quota = quota
         self._spare: Segment | None = None
         self._allocating = threading.Lock()
@@ -265,13 +270,13 @@ class JournalWriter:
                 return
             self._closed = True
             if self._spare is not None:
-                self._spare.close()
+                self._mapped.drop(self._prepared)
                 self._spare = None
                 segment_path(self._folder, self._prepared).unlink(missing_ok=True)
                 self._quota.give(SEGMENT_BYTES)
         self.view = memoryview(b"")
         self.slot = TABLE_END
-        self._current.close()
+        self._mapped.left(self.number)
 
     def _audio_room(self, kind: Kind, track: int, length: int) -> int:
         return self.lane(track).room(length) if self.slot <= LAST_AUDIO_SLOT else 0
@@ -292,11 +297,11 @@ class JournalWriter:
             following, self._spare = self._spare or self._allocate_now(), None
         if self.slot < TABLE_END:
             COMMIT.pack_into(self.view, self.slot + COMMIT_OFFSET, END_OF_SEGMENT)
-        self._current.close()
+        self._mapped.left(self.number)
         self._take(following)
 
     def _take(self, segment: Segment) -> None:
-        self._current, self.view = segment, segment.view
+        self.view = segment.view
         self.slot = TABLE_AT
         self.free, self._top = TABLE_BYTES, SEGMENT_BYTES
         self.number += 1
@@ -312,28 +317,33 @@ class JournalWriter:
     def _allocate(self, *, touch: bool = False) -> Segment:
         path = segment_path(self._folder, self._prepared + 1)
         segment = self._again(path)
-        if segment is not None:
-            self._prepared += 1
-            return segment
-        try:
-            segment = self._quota.allocate(
-                SEGMENT_BYTES, lambda: Segment(path, create=True, touch=touch), self._folder
-            )
-        except SpoolFull as error:
-            if isinstance(error.__cause__, OSError):
-                self._disk_full = str(error)
-            raise
+        if segment is None:
+            try:
+                segment = self._quota.allocate(
+                    SEGMENT_BYTES, lambda: Segment(path, create=True, touch=touch), self._folder
+                )
+            except SpoolFull as error:
+                if isinstance(error.__cause__, OSError):
+                    self._disk_full = str(error)
+                raise
         self._prepared += 1
+        self._mapped.add(self._prepared, segment, written=True)
         return segment
 
     def _again(self, path: Path) -> Segment | None:
         """Return a segment made of a file that is not needed any more, if there is one."""
         for spare in self._folder.glob(f"*{SPARE}"):
+            segment = self._mapped.take_spare(spare)
             try:
-                return Segment(path, create=True, touch=True, spare=spare)
+                if segment is None:
+                    return Segment(path, create=True, touch=True, spare=spare)
+                segment.become(path, spare)
             except FileNotFoundError:  # let go meanwhile, and counted as that
-                continue
+                if segment is not None:
+                    segment.close()
             except OSError:
                 self._quota.give(SEGMENT_BYTES)
                 raise
+            else:
+                return segment
         return None

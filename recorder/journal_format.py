@@ -105,6 +105,11 @@ _KNOWN = np.zeros(256, np.bool_)
 _KNOWN[list(Kind)] = True
 
 
+def fieldless(rows: Rows) -> NDArray[np.void]:
+    """Return rows as bytes without fields: numpy copies fields one by one, which is slower."""
+    return rows.view(np.dtype((np.void, rows.dtype.itemsize)))
+
+
 def form(kind: int, track: int, sample_rate: int = 0, channels: int = 0) -> int:
     """Return the fields from `sample_rate` to `track` as one number, as a header holds them."""
     return sample_rate | channels << 32 | kind << 48 | track << 56

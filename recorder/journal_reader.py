@@ -16,11 +16,13 @@ from recorder.journal_format import (
     SLOTS,
     TABLE_AT,
     Rows,
+    fieldless,
     sound,
 )
+from recorder.mapped import Mapped
 from recorder.quota import SpoolQuota
 from recorder.records import Record, placed, record_of
-from recorder.segments import SPARE, Segment, drop_spares, segment_path
+from recorder.segments import SPARE, Segment, segment_path
 
 
 class JournalReader:
@@ -30,11 +32,14 @@ class JournalReader:
         folder: Where segments are.
         segment: Number of the segment to begin in.
         slot: Header in its table to begin at.
+        mapped: What the writer in this process has mapped, if there is one.
     """
 
-    def __init__(self, folder: Path, segment: int = 1, slot: int = 0) -> None:
+    def __init__(
+        self, folder: Path, segment: int = 1, slot: int = 0, *, mapped: Mapped | None = None
+    ) -> None:
         self._folder = folder
-        self._segments: dict[int, Segment] = {}
+        self._mapped = mapped or Mapped()
         self.segment = segment
         self.slot = slot
         self._stopped = False
@@ -85,14 +90,14 @@ class JournalReader:
 
     def view(self, number: int) -> memoryview | None:
         """Return the bytes of a segment, or None if it is not there (yet, or any more)."""
-        segment = self._segments.get(number)
+        segment = self._mapped.get(number)
         if segment is None:
             path = segment_path(self._folder, number)
             try:
                 segment = Segment(path, create=False)
             except FileNotFoundError:
                 return None
-            self._segments[number] = segment
+            self._mapped.add(number, segment)
         return segment.view
 
     def drop_before(self, number: int, quota: SpoolQuota, *, spares: int = 0) -> None:
@@ -108,21 +113,24 @@ class JournalReader:
         for path in sorted(self._folder.glob("*.journal")):
             if int(path.stem) >= number:
                 break
-            old = self._segments.pop(int(path.stem), None)
-            if old is not None:
-                old.close()
             if len(spare) < spares:
-                spare.append(path.rename(path.with_suffix(SPARE)))
+                spare.append(path.with_suffix(SPARE))
+                self._mapped.spare(int(path.stem), spare[-1])  # before it can be taken again
+                path.rename(spare[-1])
             else:
+                self._mapped.drop(int(path.stem))
                 path.unlink(missing_ok=True)
                 quota.give(SEGMENT_BYTES)
-        drop_spares(spare[spares:], quota)
+        for path in spare[spares:]:
+            if (mapping := self._mapped.take_spare(path)) is not None:
+                mapping.close()
+            with contextlib.suppress(FileNotFoundError):  # in use again
+                path.unlink()
+                quota.give(SEGMENT_BYTES)
 
     def close(self) -> None:
         """Unmap all segments. Idempotent, and from several threads at once."""
-        with contextlib.suppress(KeyError):
-            while True:
-                self._segments.popitem()[1].close()
+        self._mapped.close()
 
 
 def _committed(view: memoryview, slot: int) -> tuple[Rows, bool]:
@@ -133,4 +141,4 @@ def _committed(view: memoryview, slot: int) -> tuple[Rows, bool]:
     empty = (commit == 0) | (commit == END_OF_SEGMENT)
     count = int(empty.argmax()) if empty.any() else len(table)
     ended = count == len(table) or bool(commit[count] == END_OF_SEGMENT)
-    return table[:count].copy(), ended
+    return fieldless(table[:count]).copy().view(HEADERS), ended

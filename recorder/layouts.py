@@ -72,12 +72,6 @@ def is_stereo(names: Sequence[str]) -> bool:
     return len(names) == 2 and names[0] != BOT
 
 
-def interleave(planes: Samples, frames: Samples) -> None:
-    """Put all tracks as channels into `frames`, of shape (samples, tracks)."""
-    for index, plane in enumerate(planes):  # one by one: many times as fast as to transpose
-        frames[:, index] = plane
-
-
 def track(planes: Samples, names: Sequence[str], name: str) -> Samples:
     """Return one track, shape (samples,).
 

@@ -63,6 +63,9 @@ class OpenChunk:
         plan, end = self._account.plan, self._end()
         if end <= self._until or not self.idle.is_set() or not self._caught_up():
             return False
+        budget = self._account.context.budget
+        if budget.waiting or (budget.in_use and budget.in_use + self._bytes() > budget.limit):
+            return False  # a store that is slower than the calls: chunks and parts go first
         return seconds >= end / plan.sample_rate + plan.hold_back_seconds
 
     def next_look(self) -> float:
@@ -79,10 +82,9 @@ class OpenChunk:
         """
         plan, budget = self._account.plan, self._account.context.budget
         half = plan.chunk_samples // 2
-        tracks = max(1, len(self._account.contents.timeline.tracks))
         self.idle.clear()
         try:
-            async with budget.reserve(2 * tracks * half):
+            async with budget.reserve(self._bytes()):
                 if (found := await render(half)) is not None:
                     self._until = found[0].end
                     await self._put(*found)
@@ -109,6 +111,10 @@ class OpenChunk:
     def hurry(self) -> None:
         """Have what is under way end soon, since the recording does."""
         self._deadline.move(time.monotonic() + SETTLE_SECONDS)
+
+    def _bytes(self) -> int:
+        tracks = max(1, len(self._account.contents.timeline.tracks))
+        return 2 * tracks * (self._account.plan.chunk_samples // 2)
 
     def _end(self) -> int:
         """Return the sample behind the open chunk's first half."""

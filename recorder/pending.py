@@ -7,7 +7,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from recorder.journal_format import Rows
+from recorder.journal_format import Rows, fieldless
 from recorder.records import PLACED, Record, record_of, row_of
 
 KEPT = 256
@@ -104,7 +104,7 @@ class Pending:
                 singles = []
             if one is not None:
                 parts.append(one)
-        self._rows = np.concatenate(parts)[self._first :]
+        self._rows = np.concatenate([fieldless(rows) for rows in parts]).view(PLACED)[self._first :]
         self._let_go()
         self._fresh = []
 

@@ -47,7 +47,7 @@ class Renderer:
         Args:
             start: First sample.
             end: The one behind the last.
-            planes: Of that shape, to be used; a new one if None.
+            planes: Of that shape, to be used, in whatever order in memory; a new one if None.
         """
         timeline = self._timeline
         if planes is None:
@@ -105,7 +105,6 @@ class Renderer:
 
     def _gather(self, pieces: list[Piece], start: int, end: int, gathered: Samples) -> None:
         """Put input samples [start, end) of a run there, as mono."""
-        target = gathered.data.cast("B")
         index = max(0, bisect_right(pieces, start, key=_first) - 1)
         filled = start
         while filled < end:
@@ -113,15 +112,13 @@ class Renderer:
             view = self._segment(piece.segment)
             if view is None or piece.first > filled:
                 raise LookupError(f"journal segment {piece.segment} is gone before its audio was")
-            width = 2 * piece.channels
+            channels = piece.channels
             until = min(end, piece.first + piece.count)
-            begin = piece.offset + (filled - piece.first) * width
-            raw = view[begin : piece.offset + (until - piece.first) * width]
-            if piece.channels == 1:
-                target[2 * (filled - start) : 2 * (until - start)] = raw
-            else:
-                frames = np.frombuffer(raw, dtype="<i2").reshape(-1, piece.channels)
-                gathered[filled - start : until - start] = downmix(frames)
+            begin = piece.offset + 2 * channels * (filled - piece.first)
+            samples = np.frombuffer(view, "<i2", channels * (until - filled), begin)
+            if channels > 1:
+                samples = downmix(samples.reshape(-1, channels))
+            gathered[filled - start : until - start] = samples
             filled = until
             index += 1
 

@@ -174,9 +174,8 @@ class BlockResampler:
             return {index: cached}
         grid = self.grid
         extra, until = grid.added(index), index + 1
-        if not extra:
-            while until <= last and until - index < _TOGETHER and not grid.added(until):
-                until += 1
+        while until <= last and until - index < _TOGETHER and grid.added(until) == extra:
+            until += 1
         made = self._made(range(index, until), extra, fetch, n_in)
         newest = until - 1
         self._cached[newest, self._block_input(newest, n_in)[1]] = made[newest]

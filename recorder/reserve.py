@@ -1,7 +1,8 @@
 """Room for one chunk, set aside: so that a chunk can be sealed, sent and freed on a full disk.
 
-Sealing needs room for a chunk's file before the journal that holds its audio can go. The reserve is
-a file of a chunk's size, allocated ahead of need; it becomes the chunk's.
+Sealing needs room for a chunk's file before the journal that holds its audio can go. The reserve
+is a file of a chunk's size, allocated ahead of need; it becomes the chunk's. What of the chunk is
+known before the rest can be put there already: it *begins* with that.
 """
 
 from __future__ import annotations
@@ -10,10 +11,32 @@ import contextlib
 import os
 import threading
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
 from recorder.quota import SpoolFull, SpoolQuota
+
+
+@dataclass(frozen=True, slots=True)
+class Begun:
+    """Frames that lie where the next chunk's file has its first ones.
+
+    Attributes:
+        start: The first frame's position.
+        samples: How many frames.
+        tracks: Whose, in the order of channels.
+        offset: Where they begin in the file.
+        size: Their bytes.
+        checksum: Of them.
+    """
+
+    start: int
+    samples: int
+    tracks: tuple[str, ...]
+    offset: int
+    size: int
+    checksum: int
 
 
 class Reserve:
@@ -29,6 +52,7 @@ class Reserve:
         self._quota = quota
         self._lock = threading.Lock()
         self._dropped = False
+        self._begun: tuple[Begun, int] | None = None
         try:
             self._size = path.stat().st_size
         except FileNotFoundError:
@@ -62,16 +86,35 @@ class Reserve:
         with contextlib.suppress(SpoolFull):
             self.grow(size, drop=False)
 
-    def become(self, path: Path, size: int, write: Callable[[BinaryIO], None]) -> None:
+    def begin(self, begun: Begun, frames: memoryview) -> None:
+        """Put a chunk's first frames there ahead of the rest; without room for them, do nothing."""
+        with self._lock, contextlib.suppress(OSError):
+            self._begun = None
+            if self._size >= begun.offset + begun.size:
+                with self._path.open("r+b") as file:
+                    file.seek(begun.offset)
+                    file.write(frames)
+                    self._begun = begun, os.fstat(file.fileno()).st_ino
+
+    def become(
+        self, path: Path, size: int, write: Callable[[BinaryIO, Begun | None], None]
+    ) -> None:
         """Make it the file `path` of `size` bytes, which must have been set aside.
+
+        Args:
+            path: The file.
+            size: Its bytes.
+            write: Writes it, all but what it is given of what `begin` put there last.
 
         Raises:
             OSError: It could not be written; it is set aside as before.
         """
         with self._lock:
+            begun, self._begun = self._begun, None
             try:
                 with self._path.open("r+b") as file:
-                    write(file)
+                    mine = begun is not None and begun[1] == os.fstat(file.fileno()).st_ino
+                    write(file, begun[0] if begun and mine else None)
                     file.truncate(size)
             except FileNotFoundError:  # taken away: the next try allocates it anew
                 self._quota.give(self._size)
@@ -101,6 +144,7 @@ class Reserve:
             if self._dropped or self._size >= size:
                 return False
             path.replace(self._path)
+            self._begun = None
             self._quota.give(self._size)
             self._size = size
         except OSError:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Self
 
 from recorder.drift import Drift
@@ -169,7 +169,7 @@ class TrackState:
     def state(self) -> dict[str, Any]:
         """Return everything but the run, which is among all runs, as plain JSON types."""
         names = [name for name in self.__slots__ if name not in ("run", "drift")]
-        return {name: getattr(self, name) for name in names} | {"drift": asdict(self.drift)}
+        return {name: getattr(self, name) for name in names} | {"drift": self.drift.state()}
 
     @classmethod
     def from_state(cls, state: dict[str, Any]) -> Self:

@@ -6,6 +6,7 @@ A chunk is all tracks as channels of one WAV file, exactly the object it becomes
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import partial
@@ -20,15 +21,15 @@ from recorder.chunks import OPEN_CHUNK, Chunk
 from recorder.containers import container
 from recorder.journal_format import Rows
 from recorder.journal_reader import JournalReader
-from recorder.layouts import interleave
+from recorder.mapped import Mapped
 from recorder.plan import Plan
 from recorder.quota import NO_ROOM, SpoolFull, SpoolQuota
 from recorder.records import NO_TRACK, Kind, Record
 from recorder.render import Renderer, Samples
-from recorder.reserve import Reserve
+from recorder.reserve import Begun, Reserve
 from recorder.spool import Spool
 from recorder.timeline import NS, Timeline
-from uploader.checksum import crc64nvme
+from uploader.checksum import combine, crc64nvme
 from uploader.errors import BotRecorderError
 from uploader.store import Body
 
@@ -65,6 +66,7 @@ class Sealer:
         sealed: Likewise.
         in_store: Likewise.
         reserve: Room for the next chunk.
+        mapped: The journal's segments, for its writer, too.
     """
 
     def __init__(self, spool: Spool, quota: SpoolQuota, plan: Plan) -> None:
@@ -74,12 +76,14 @@ class Sealer:
         self._spool = spool
         self._quota = quota
         self._chunk_samples = plan.chunk_samples
-        self._reader = JournalReader(spool.journal)
+        self.mapped = Mapped()
+        self._reader = JournalReader(spool.journal, mapped=self.mapped)
         self._renderer = Renderer(self.timeline, self._reader.view)
         self._last_written_ns = 0
         self.reserve = Reserve(spool.path / RESERVE, quota)
         self._drop = True
         self._unnoted = False
+        self._noted: list[tuple[Chunk, str]] = []
         self._log = logger.bind(recording_id=plan.recording_id)
 
     def set_room_aside(self) -> None:
@@ -112,7 +116,9 @@ class Sealer:
             ]
             self.timeline.restore(state["timeline"])
             journal = state["journal"]
-            self._reader = JournalReader(self._spool.journal, journal["segment"], journal["slot"])
+            self._reader = JournalReader(
+                self._spool.journal, journal["segment"], journal["slot"], mapped=self.mapped
+            )
             self._last_written_ns = journal["written_ns"]
         except (KeyError, TypeError, ValueError) as error:
             raise BotRecorderError(
@@ -230,11 +236,22 @@ class Sealer:
         if not samples <= self.settled(now_ns) - start < self._chunk_samples:
             return None
         chunk = self._chunk(start, start + samples)
-        body, at = buffer(chunk.bytes), 0
-        for part in self._file(start, start + samples):
+        header, body = self._header(chunk), buffer(chunk.bytes)
+        at = len(header)
+        body[:at] = header
+        frames = body[at:]
+        for part in self._frames(start, chunk.end):
             body[at : at + len(part)] = part
             at += len(part)
-        return replace(chunk, checksum=crc64nvme(body), file=OPEN_CHUNK), body
+        checksum = crc64nvme(frames)
+        # The chunk begins with the same frames: they are put where its file has them.
+        whole = self._chunk(start, start + self._chunk_samples)
+        offset = len(self._header(whole))
+        self.reserve.begin(
+            Begun(start, samples, chunk.tracks, offset, len(frames), checksum), frames
+        )
+        checksum = combine([(crc64nvme(header), len(header)), (checksum, len(frames))])
+        return replace(chunk, checksum=checksum, file=OPEN_CHUNK), body
 
     def settled(self, now_ns: int) -> int:
         """Return up to which sample nothing changes any more, and all can be rendered.
@@ -283,10 +300,16 @@ class Sealer:
         chunk = self._chunk(start, end)
         checksum = 0
 
-        def write(file: BinaryIO) -> None:
+        def write(file: BinaryIO, begun: Begun | None) -> None:
             nonlocal checksum
-            checksum = 0
-            for part in self._file(start, end):
+            header, first = self._header(chunk), start
+            file.write(header)
+            checksum = crc64nvme(header)
+            if begun is not None and self._begins(chunk, len(header), begun):
+                first += begun.samples
+                checksum = combine([(checksum, len(header)), (begun.checksum, begun.size)])
+                file.seek(begun.size, os.SEEK_CUR)
+            for part in self._frames(first, end):
                 file.write(part)
                 checksum = crc64nvme(part, checksum)
 
@@ -298,25 +321,36 @@ class Sealer:
         self.reserve.become(self.chunk_path(chunk), chunk.bytes, write)
         return replace(chunk, checksum=checksum)
 
+    def _begins(self, chunk: Chunk, offset: int, begun: Begun) -> bool:
+        """Return whether a chunk's file begins with what is there already."""
+        there = (begun.start, begun.tracks, begun.offset)
+        return (
+            there == (chunk.first_sample, chunk.tracks, offset) and begun.samples <= chunk.samples
+        )
+
     def _chunk(self, start: int, end: int) -> Chunk:
         """Return what is known of a chunk of samples [start, end) before it is rendered."""
         names = tuple(state.name for state in self.timeline.tracks)
-        channels, samples = max(1, len(names)), end - start
-        size = len(WAV.header(samples, self.timeline.sample_rate, channels))
-        size += 2 * channels * samples
-        return Chunk(len(self.sealed) + 1, start, samples, names, size, 0)
+        chunk = Chunk(len(self.sealed) + 1, start, end - start, names, 0, 0)
+        size = len(self._header(chunk)) + self._frame_bytes(chunk.samples)
+        return replace(chunk, bytes=size)
 
-    def _file(self, start: int, end: int) -> Iterator[bytes | memoryview]:
-        """Yield the bytes of a chunk's file, each piece to be used before the next."""
+    def _header(self, chunk: Chunk) -> bytes:
+        channels = max(1, len(chunk.tracks))  # if nobody has joined yet: a file needs one
+        return WAV.header(chunk.samples, self.timeline.sample_rate, channels)
+
+    def _frame_bytes(self, samples: int) -> int:
+        return 2 * max(1, len(self.timeline.tracks)) * samples
+
+    def _frames(self, start: int, end: int) -> Iterator[memoryview]:
+        """Yield a chunk's frames [start, end) as bytes, each piece to be used before the next."""
         tracks = len(self.timeline.tracks)
-        channels = max(1, tracks)  # if nobody has joined yet: a file needs one
-        yield WAV.header(end - start, self.timeline.sample_rate, channels)
         most = min(BLOCK_SAMPLES, end - start)
-        planes, frames = np.empty((tracks, most), np.int16), np.zeros((most, channels), np.int16)
+        frames = np.zeros((most, max(1, tracks)), np.int16)
+        planes = frames[:, :tracks].T  # each is put straight into its channel
         for first in range(start, end, BLOCK_SAMPLES):
             count = min(BLOCK_SAMPLES, end - first)
-            rendered = self._renderer.planes(first, first + count, planes[:, :count])
-            interleave(rendered, frames[:count])
+            self._renderer.planes(first, first + count, planes[:, :count])
             yield frames[:count].data.cast("B")
 
     def _forget(self) -> None:
@@ -334,15 +368,14 @@ class Sealer:
 
         Where that cannot be written, the journal stays as it is, and the next look tries again.
         """
-        timeline = self.timeline
+        sealed = self._sealed_as_json()  # before gaps: a chunk lost by now has its gap among them
         document = {
             "version": CHECKPOINT_VERSION,
-            # Before the gaps: a chunk that is lost by now has its gap among them.
-            "sealed": [chunk.state() for chunk in self.sealed],
-            "timeline": timeline.state(),
+            "timeline": self.timeline.state(),
             "journal": self._undecided(),
         }
-        write = partial(self._spool.write_json, CHECKPOINT, document)
+        text = f'{{"sealed": [{sealed}], {json.dumps(document)[1:]}'
+        write = partial(self._spool.write, CHECKPOINT, text)
         try:
             try:
                 write()
@@ -358,6 +391,16 @@ class Sealer:
             return False
         self._unnoted = False
         return True
+
+    def _sealed_as_json(self) -> str:
+        """Return the sealed chunks; each is made into text once, unless it becomes another."""
+        noted = self._noted
+        for index, chunk in enumerate(self.sealed):
+            if index == len(noted):
+                noted.append((chunk, json.dumps(chunk.state())))
+            elif noted[index][0] is not chunk:
+                noted[index] = chunk, json.dumps(chunk.state())
+        return ", ".join([text for _, text in noted])
 
     def _undecided(self) -> dict[str, int]:
         """Return where reading begins again: at the oldest record not decided on.

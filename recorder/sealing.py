@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
-from typing import TypeVar
+from collections.abc import Sequence
 
 from recorder.chunk_reader import Planes, joined
 from recorder.chunks import Chunk
@@ -13,8 +12,6 @@ from recorder.engine import Engine
 from recorder.records import Record
 from recorder.sealer import Sealer
 from uploader.store import Body
-
-T = TypeVar("T")
 
 
 class Sealing:
@@ -48,7 +45,9 @@ class Sealing:
         before = len(self._sealer.sealed)
         async with self._lock:
             try:
-                await self._look(lambda: self._sealer.step(now_ns, final=final, rest=rest))
+                await self._engine.in_thread(
+                    lambda: self._sealer.step(now_ns, final=final, rest=rest)
+                )
             finally:
                 if final or len(self._sealer.sealed) > before:
                     self._delivery.wake()
@@ -56,30 +55,19 @@ class Sealing:
     async def open_chunk(self, now_ns: int, samples: int) -> tuple[Chunk, Body] | None:
         """Return what the open chunk will begin with; see `Sealer.open_chunk`."""
         async with self._lock:
-            return await self._look(lambda: self._sealer.open_chunk(now_ns, samples))
+            return await self._engine.in_thread(lambda: self._sealer.open_chunk(now_ns, samples))
 
     async def settled(self, now_ns: int) -> int:
         """Return up to which sample nothing changes any more, as things stand at `now_ns`."""
         async with self._lock:
-            return await self._look(lambda: self._sealer.settled(now_ns))
+            return await self._engine.in_thread(lambda: self._sealer.settled(now_ns))
 
     async def read(self, start: int, end: int, now_ns: int) -> Planes:
         """Return samples [start, end) of all tracks, sealed or not, as things stand at `now_ns`."""
         async with self._lock:
             sealed = min(end, max(start, self._sealer.sealed_samples))
             preview = self._sealer.preview
-            fresh = Planes(*await self._look(lambda: preview(sealed, end, now_ns)))
+            fresh = Planes(*await self._engine.in_thread(lambda: preview(sealed, end, now_ns)))
         if start >= sealed:
             return fresh
         return joined(await self._delivery.reader.read(start, sealed), fresh)
-
-    async def _look(self, work: Callable[[], T]) -> T:
-        """Do it in a thread; its view of the journal goes with it, which is megabytes a session."""
-
-        def look() -> T:
-            try:
-                return work()
-            finally:
-                self._sealer.close()
-
-        return await self._engine.in_thread(look)

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-import contextlib
+import ctypes
 import mmap
 import os
-from collections.abc import Iterable
 from pathlib import Path
 
 from recorder.journal_format import MAGIC, SEGMENT_BYTES, TABLE_BYTES
-from recorder.quota import SpoolQuota
 
 MADV_POPULATE_WRITE = 23
 """Linux `madvise(2)`; `mmap` has no name for it."""
+
+# Not `mmap.madvise`, which keeps the interpreter all the while: a millisecond on a fresh file.
+_madvise = ctypes.CDLL(None).madvise
+_madvise.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
+
+_EMPTY = bytes(TABLE_BYTES - len(MAGIC))
 
 
 SPARE = ".spare"
@@ -22,17 +26,6 @@ SPARE = ".spare"
 def segment_path(folder: Path, number: int) -> Path:
     """Return the file of segment `number` (from 1)."""
     return folder / f"{number:08d}.journal"
-
-
-def drop_spares(paths: Iterable[Path], quota: SpoolQuota) -> int:
-    """Delete spare files, if they are still there; return how many were."""
-    count = 0
-    for path in paths:
-        with contextlib.suppress(FileNotFoundError):  # in use again
-            path.unlink()
-            quota.give(SEGMENT_BYTES)
-            count += 1
-    return count
 
 
 class Segment:
@@ -46,6 +39,7 @@ class Segment:
 
     Attributes:
         view: Its bytes.
+        writable: Whether it can be written to.
 
     Raises:
         FileNotFoundError: It is not there.
@@ -71,15 +65,27 @@ class Segment:
         finally:
             os.close(fd)
         if touch:  # here, and not by the frame path: a page's first touch can wait for the disk
-            with contextlib.suppress(OSError):  # kernels before Linux 5.14, other systems
-                self._map.madvise(MADV_POPULATE_WRITE)
+            first = ctypes.c_char.from_buffer(self._map)
+            # Refused by kernels before Linux 5.14, and other systems: then pages come when touched.
+            _madvise(ctypes.addressof(first), SEGMENT_BYTES, MADV_POPULATE_WRITE)
+            del first  # while there is a view of it, it cannot be unmapped
         self.view = memoryview(self._map)
-        if create:
-            if spare is not None:
-                self.view[:TABLE_BYTES] = bytes(TABLE_BYTES)
+        self.writable = create
+        if spare is not None:
+            self.become(path, spare)
+        elif create:
             self.view[: len(MAGIC)] = MAGIC
-        if spare is not None:  # not before it is empty
-            spare.rename(path)
+
+    def become(self, path: Path, spare: Path) -> None:
+        """Be another segment, of the file it has: `spare` now, and `path` from now on.
+
+        Raises:
+            FileNotFoundError: The file is not there any more.
+            OSError: It cannot be renamed.
+        """
+        self.view[: len(MAGIC)] = MAGIC
+        self.view[len(MAGIC) : TABLE_BYTES] = _EMPTY
+        spare.rename(path)  # not before it is empty
 
     def close(self) -> None:
         """Unmap it."""

@@ -478,6 +478,7 @@ class Recorder:
             raise RuntimeError("the recorder is not open yet")
         spool = await self._make_spool(plan)
         asked = created = False
+        journal: JournalWriter | None = None
         deadline = Deadline(time.monotonic() + settings.start_timeout_seconds)
         try:
             sealer = Sealer(spool, self._quota, plan)
@@ -494,7 +495,9 @@ class Recorder:
             delivery.shelf.droppable = True
             delivery.shelf.reserve = sealer.reserve
             # Before the manifest: a start that finds no room leaves nothing behind in the store.
-            journal = await engine.in_thread(JournalWriter, spool.journal, self._quota)
+            journal = await engine.in_thread(
+                JournalWriter, spool.journal, self._quota, sealer.mapped
+            )
             if not at_once:
                 asked = True
                 await self._open_manifest(delivery, emit)
@@ -522,6 +525,9 @@ class Recorder:
                 late=began_at is not None,
             )
         except BaseException as error:
+            if journal is not None:  # what is mapped would hold its room on the disk
+                journal.close()
+                sealer.close()
             # With a manifest in the store, or maybe, recovery finishes what has not even begun.
             keep = created or (asked and isinstance(error, asyncio.CancelledError))
             await engine.in_thread(spool.release if keep else partial(spool.remove, self._quota))

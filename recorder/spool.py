@@ -144,14 +144,19 @@ class Spool:
         return self.path / "encoded"
 
     def write_json(self, name: str, document: dict[str, Any]) -> None:
+        """Replace a small file atomically; see `write`."""
+        self.write(name, json.dumps(document))
+
+    def write(self, name: str, text: str) -> None:
         """Replace a small file atomically.
 
         Raises:
             OSError: The disk refused; the old file is still there.
         """
-        temporary = self.path / f".{name}.new"
-        temporary.write_text(json.dumps(document), encoding="utf-8")
-        temporary.replace(self.path / name)
+        temporary = f"{self.path}/.{name}.new"
+        with open(temporary, "wb") as file:  # noqa: PTH123 - a path costs as much
+            file.write(text.encode())
+        os.replace(temporary, f"{self.path}/{name}")  # noqa: PTH105
 
     def read_json(self, name: str) -> dict[str, Any] | None:
         """Return what a small file says, or None if it is not there.

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from recorder.drift import Drift
 from recorder.grid import Grid, plain_length, plain_lengths
-from recorder.journal_format import Kind, Rows
+from recorder.journal_format import Kind, Rows, fieldless
 from recorder.placement import HALF_NS, NS, PACED_SECONDS, TIMESTAMP_NS, Placement
 from recorder.runs import Run, TrackState
 
@@ -57,7 +57,7 @@ class Frames:
     """
 
     def __init__(self, rows: Rows, index: Ints, placement: Placement) -> None:
-        rows = rows[index]
+        rows = fieldless(rows)[index].view(rows.dtype)
         sample_rate = placement.sample_rate
         self.index = index
         self.rate = rows["sample_rate"].astype(np.int64)
@@ -271,7 +271,12 @@ class Steady:
         least: list[int] = np.minimum.reduceat(lags, firsts).tolist()
         steps = bool(frames.timed[self.first]) or self.state.source == "playout"
         inserted, sample_rate = grid.inserted, self.placement.sample_rate
-        for block, lag in zip(blocks[firsts].tolist(), least, strict=True):
+        numbers: list[int] = blocks[firsts].tolist()
+        if numbers[-1] - numbers[0] + 1 == len(numbers) and drift.pass_over(
+            numbers[0], least, grid.block_out, sample_rate, inserted
+        ):
+            return _Clock(drift, stretched)
+        for block, lag in zip(numbers, least, strict=True):
             while drift.blocks <= block:
                 begun = drift.blocks  # not the first: that one began with the run
                 extra = drift.next_block(grid.block_out, sample_rate, inserted, steps=steps)

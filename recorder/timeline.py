@@ -19,7 +19,7 @@ bit-identical whatever the chunk length.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any, Self
 
 from recorder.batches import LEAST_BATCH, Batches
@@ -187,8 +187,8 @@ class Timeline:
             "open_runs": open_runs,
             "runs": [run.state() for run in self.runs],
             "runs_begun": self._runs_begun,
-            "turns": [asdict(turn) for turn in self.turns],
-            "lost": [asdict(lost) for lost in self.lost],
+            "turns": [_plain(turn) for turn in self.turns],
+            "lost": [_plain(lost) for lost in self.lost],
             "pauses": self.pauses,
             "decided_ns": self.decided_ns,
             "length": self.length,
@@ -433,3 +433,7 @@ class Timeline:
         if state.run is not None:
             state.run.closed = True
             state.run = None
+
+
+def _plain(one: Turn | Lost) -> dict[str, Any]:
+    return {name: getattr(one, name) for name in one.__slots__}

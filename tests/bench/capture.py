@@ -20,7 +20,7 @@ WARM_UP = FIRST_STEP_SECONDS
 NOTE = (
     "whole process, without uploads: theirs in 30 s blocks with a handler that does nothing; "
     "ours with write, journal, timeline, resampling, sealed chunk files and checksums, the spool "
-    "in memory where there is /dev/shm, a store that refuses everything"
+    "on the disk, a store that refuses everything"
 )
 
 
@@ -50,7 +50,7 @@ async def theirs(user_rate: int) -> Figures:
 async def session(user_rate: int) -> Figures:
     """`Session.write`, and all that follows from it."""
     clock = VirtualClock()
-    with ours.folder(memory=True) as root:
+    with ours.folder() as root:
         async with ours.opened(Path(root), None, uploads=False, clock=clock) as recorder:
             call = await recorder.start()
             feed = session_feed(call, clock, user_rate)
@@ -71,7 +71,7 @@ async def session(user_rate: int) -> Figures:
 async def processor(user_rate: int) -> Figures:
     """`RecorderProcessor`, `process_frame` by `process_frame`."""
     clock = VirtualClock()
-    with ours.folder(memory=True) as root:
+    with ours.folder() as root:
         async with ours.opened(Path(root), None, uploads=False, clock=clock) as recorder:
             one = ours.processor(recorder)
             async with incumbent.set_up(one):

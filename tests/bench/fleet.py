@@ -145,7 +145,7 @@ async def theirs(s3: dict[str, str], count: int, seconds: float, shared: bool) -
 async def own(s3: dict[str, str], count: int, seconds: float, through: str) -> Figures:
     """This recorder, by `Session.write` or `RecorderProcessor.process_frame`."""
     async with AsyncExitStack() as stack:
-        root = Path(stack.enter_context(ours.folder(memory=False)))
+        root = Path(stack.enter_context(ours.folder()))
         recorder = await stack.enter_async_context(
             ours.opened(root, s3, clock=SystemClock(), chunk_seconds=CHUNK_SECONDS, drain_seconds=0)
         )

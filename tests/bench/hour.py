@@ -66,7 +66,7 @@ async def processor(s3: dict[str, str], seconds: int) -> Figures:
     """This recorder's processor, from the first frame to the verified object."""
     loop = asyncio.get_running_loop()
     clock = VirtualClock()
-    with ours.folder(memory=False) as root:
+    with ours.folder() as root:
         async with ours.opened(Path(root), s3, clock=clock) as recorder:
             one = ours.processor(recorder)
             async with incumbent.set_up(one):

@@ -37,7 +37,7 @@ async def theirs(s3: dict[str, str], shared: bool) -> Figures:
 async def session(s3: dict[str, str]) -> Figures:
     """This recorder: chunks, stereo output, manifest, verified and tidied up."""
     clock = VirtualClock()
-    with ours.folder(memory=True) as root:
+    with ours.folder() as root:
         async with ours.opened(Path(root), s3, clock=clock) as recorder:
             cpu, writing = Cpu(), 0.0
             call = await recorder.start()

@@ -40,7 +40,7 @@ async def sessions(s3: dict[str, str], count: int, up: bool) -> Figures:
     clock = VirtualClock()
     if not up:
         s3 = {**s3, "endpoint_url": _NOBODY}
-    with ours.folder(memory=False) as root:
+    with ours.folder() as root:
         settings = ours.settings(Path(root), s3, retry_max_wait_seconds=1.0, drain_seconds=0)
         async with Recorder(settings, clock=clock, require_store=up, recover=False) as recorder:
             calls = [await recorder.start() for _ in range(count)]

@@ -23,14 +23,10 @@ with warnings.catch_warnings():
     warnings.simplefilter("ignore")
     from recorder.pipecat import RecorderProcessor
 
-_MEMORY = Path("/dev/shm")  # noqa: S108 - a file system in memory, where there is one
 
-
-def folder(*, memory: bool) -> tempfile.TemporaryDirectory[str]:
-    """A folder for the spool: in memory, where CPU is measured, or on the disk."""
-    return tempfile.TemporaryDirectory(
-        prefix="bench-", dir=_MEMORY if memory and _MEMORY.is_dir() else None
-    )
+def folder() -> tempfile.TemporaryDirectory[str]:
+    """A folder for the spool, on the disk."""
+    return tempfile.TemporaryDirectory(prefix="bench-")
 
 
 def settings(root: Path, s3: dict[str, str] | None, **changes: Any) -> Settings:

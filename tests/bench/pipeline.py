@@ -95,7 +95,7 @@ async def measure(with_recorder: str) -> Figures:
     processors: list[FrameProcessor] = [mic, speaker]
     used: list[float] = []
     async with AsyncExitStack() as stack:
-        root = Path(stack.enter_context(ours.folder(memory=True)))
+        root = Path(stack.enter_context(ours.folder()))
         if with_recorder == "theirs":
             processors.append(incumbent.recorder())
         elif with_recorder == "ours":

@@ -118,7 +118,7 @@ async def store(s3: dict[str, str], count: int) -> Figures:
 async def rows(plan: Plan) -> list[Row]:
     """One row."""
     count, limit = plan.recordings, plan.recovery_seconds
-    with ours.folder(memory=False) as root:
+    with ours.folder() as root:
         await run(__name__, "spool", s3=plan.s3, root=root, count=count)
         floor = await run(__name__, "store", s3=plan.s3, count=count)
         found = await run(__name__, "recover", s3=plan.s3, root=root, seconds=limit)

@@ -22,7 +22,7 @@ USER_RATE = 24_000
 async def session(seconds: int) -> Figures:
     """A call, and its requests from `stop` to the verified object; each takes 10 ms."""
     clock = VirtualClock()
-    with ours.folder(memory=True) as root:
+    with ours.folder() as root:
         folder = Path(root)
         store = FaultyStore(LocalStore(folder / "bucket"))
         trips = RoundTrips(store)

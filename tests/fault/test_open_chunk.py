@@ -76,6 +76,25 @@ def world(tmp_path: Path) -> World:
     return World(tmp_path)
 
 
+async def test_where_the_store_is_slower_than_the_calls_it_does_not_make_chunks_wait(
+    world: World,
+) -> None:
+    recorder, call = await world.call()
+    await world.talk(call, 13, 14)
+    before = world.chunks()["open.wav"]
+    budget = recorder._budget
+    others = budget.reserve(budget.limit - 2 * HALF + 1)
+    await recorder.engine.run(others.__aenter__())
+    await world.talk(call, 14, 15)
+    assert world.chunks()["open.wav"] == before
+    await recorder.engine.run(others.__aexit__(None, None, None))
+    await call.flush()
+    assert world.chunks()["open.wav"] != before
+    await call.stop()
+    await recorder.close()
+    assert await world.differences() == []
+
+
 async def test_half_of_the_open_chunk_is_rescued_with_the_sealed_ones(world: World) -> None:
     recorder, _ = await world.call()
     assert list(world.chunks()) == [*(f"{number:06d}.wav" for number in range(1, 5)), "open.wav"]

@@ -417,6 +417,18 @@ async def test_a_start_whose_plan_cannot_be_noted_exactly_begins_all_the_same(
     assert check(tmp_path, manifest(tmp_path), 5 * RATE) == []
 
 
+async def test_a_start_that_is_refused_leaves_nothing_mapped(
+    tmp_path: Path, clock: VirtualClock, store: FaultyStore
+) -> None:
+    """What is deleted and still mapped would hold its room on the disk."""
+    async with Recorder(settings_in(tmp_path), clock=clock, store=store) as recorder:
+        store.refuse("put_manifest", refusal(AccessDenied, "put"))
+        with pytest.raises(AccessDenied) as refused:  # whose traceback holds all that was made
+            await recorder.start("call", tracks=["user"])
+        assert f"{tmp_path}/" not in Path("/proc/self/maps").read_text()
+        assert refused.value
+
+
 # -- an hour away --------------------------------------------------------------------------------
 
 

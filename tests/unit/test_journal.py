@@ -187,6 +187,33 @@ def test_a_lane_takes_what_is_sure_to_fit_and_no_more(folder: Path) -> None:
     reader.close()
 
 
+def test_no_segment_is_skipped_that_is_prepared_while_one_is_allocated(folder: Path) -> None:
+    """Whoever reads would wait in it for ever: as soon as a frame has allocated one, another is."""
+    writer = JournalWriter(folder, SpoolQuota(PLENTY))
+
+    class Prompt:
+        def __init__(self) -> None:
+            self.lock = threading.Lock()
+            self.first = True
+
+        def __enter__(self) -> None:
+            self.lock.acquire()
+
+        def __exit__(self, *exc: object) -> None:
+            self.lock.release()
+            if self.first:
+                self.first = False
+                writer.prepare()
+
+    writer._allocating = Prompt()  # type: ignore[assignment]
+    for index in range(400):
+        audio(writer, b"s" * 8000, index)
+    reader = JournalReader(folder)
+    assert len(read_payloads(reader)) == 400
+    writer.close()
+    reader.close()
+
+
 def test_the_largest_payload_fits(folder: Path) -> None:
     writer = JournalWriter(folder, SpoolQuota(PLENTY))
     audio(writer, b"xy")

@@ -388,7 +388,7 @@ def test_a_reserve_becomes_a_file_of_just_the_size(tmp_path: Path) -> None:
     assert (tmp_path / "reserve").stat().st_blocks * 512 >= 5000
     reserve.grow(8000, drop=True)
     assert quota.used == reserve.size == 8000
-    reserve.become(tmp_path / "chunk", 3, lambda file: file.write(b"abc") and None)
+    reserve.become(tmp_path / "chunk", 3, lambda file, _: file.write(b"abc") and None)
     assert [path.name for path in tmp_path.iterdir()] == ["chunk"]
     assert (tmp_path / "chunk").read_bytes() == b"abc"
     assert (quota.used, reserve.size) == (3, 0)
@@ -431,10 +431,10 @@ def test_a_reserve_that_was_taken_away_is_made_anew(tmp_path: Path) -> None:
     reserve.grow(700, drop=True)
     (tmp_path / "reserve").unlink()
     with pytest.raises(FileNotFoundError):
-        reserve.become(tmp_path / "chunk", 3, lambda file: None)
+        reserve.become(tmp_path / "chunk", 3, lambda file, _: None)
     assert quota.used == 0
     reserve.grow(700, drop=True)
-    reserve.become(tmp_path / "chunk", 3, lambda file: None)
+    reserve.become(tmp_path / "chunk", 3, lambda file, _: None)
     assert quota.used == 3
 
 
@@ -459,5 +459,5 @@ def test_a_chunk_sealed_again_is_counted_once(tmp_path: Path) -> None:
     (tmp_path / "chunk").write_bytes(bytes(50))
     reserve = Reserve(tmp_path / "reserve", quota)
     reserve.grow(60, drop=True)
-    reserve.become(tmp_path / "chunk", 50, lambda file: None)
+    reserve.become(tmp_path / "chunk", 50, lambda file, _: None)
     assert quota.used == 50

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,9 +15,11 @@ from recorder.journal import JournalWriter
 from recorder.journal_format import SEGMENT_BYTES
 from recorder.quota import SpoolFull, SpoolQuota
 from recorder.records import NO_TRACK, Kind
+from recorder.reserve import Reserve
 from recorder.sealer import MOST_SPARES, Sealer
 from recorder.spool import Spool
 from recorder.timeline import NS
+from uploader.checksum import crc64nvme
 from uploader.errors import BotRecorderError
 
 RATE = 24000
@@ -231,7 +235,7 @@ def test_without_a_checkpoint_the_journal_stays_and_the_next_look_writes_it(
     before = sorted(call.spool.journal.iterdir())
     assert len(before) > 1
     with monkeypatch.context() as patch:
-        patch.setattr(call.spool, "write_json", full_disk)
+        patch.setattr(call.spool, "write", full_disk)
         assert call.look(40) == list(range(1, 39))
         assert call.look(40.5) == []
         assert call.look(41) == [39]
@@ -243,15 +247,25 @@ def test_without_a_checkpoint_the_journal_stays_and_the_next_look_writes_it(
     call.close()
 
 
+def test_a_chunk_that_is_lost_later_is_lost_in_the_next_checkpoint(call: Call) -> None:
+    call.speak(0, 10)
+    assert call.look(4) == [1, 2]
+    call.sealer.sealed[0] = replace(call.sealer.sealed[0], lost=True)
+    assert call.look(5) == [3]
+    checkpoint = json.loads((call.spool.path / "checkpoint.json").read_text())
+    assert [chunk["lost"] for chunk in checkpoint["sealed"]] == [True, False, False]
+    call.close()
+
+
 def test_room_is_made_for_a_checkpoint(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
     """By what may go: a file that is in the store, too."""
-    write, tries = call.spool.write_json, []
+    write, tries = call.spool.write, []
 
-    def full_once(name: str, document: dict[str, object]) -> None:
+    def full_once(name: str, text: str) -> None:
         tries.append(name)
         if len(tries) == 1:
             full_disk()
-        write(name, document)
+        write(name, text)
 
     asked = []
 
@@ -259,7 +273,7 @@ def test_room_is_made_for_a_checkpoint(call: Call, monkeypatch: pytest.MonkeyPat
         asked.append(drop)
         return True
 
-    monkeypatch.setattr(call.spool, "write_json", full_once)
+    monkeypatch.setattr(call.spool, "write", full_once)
     monkeypatch.setattr(call.quota, "make_room", make_room)
     call.speak(0, 4)
     assert call.look(4) == [1, 2]
@@ -300,4 +314,80 @@ def test_a_recording_that_is_cut_off_ends_with_what_was_written_last(call: Call)
     call.sealer.restore()
     call.sealer.seal_all()
     assert call.sealer.sealed_samples == round(2.6 * RATE)
+    call.close()
+
+
+# -- what the open chunk has begun with is not rendered again ------------------------------------
+
+
+@pytest.fixture
+def rendered(call: Call, monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
+    """What is rendered, [first sample, end)."""
+    spans: list[tuple[int, int]] = []
+    planes = call.sealer._renderer.planes
+
+    def noted(start: int, end: int, *rest: Any) -> Any:
+        spans.append((start, end))
+        return planes(start, end, *rest)
+
+    monkeypatch.setattr(call.sealer._renderer, "planes", noted)
+    return spans
+
+
+def twin(call: Call, folder: Path) -> bytes:
+    """The first chunk's file as a sealer makes it that has not begun with anything."""
+    other = Sealer(call.spool, SpoolQuota(1 << 30), call.plan)
+    other.reserve = Reserve(folder / "another", SpoolQuota(1 << 30))
+    other._spool = Spool.create(folder, "twin", call.plan.to_dict())
+    chunk = other.step(round(3.0 * NS))[0]
+    other.close()
+    return other.chunk_path(chunk).read_bytes()
+
+
+def test_a_chunk_goes_on_from_what_is_in_its_file_already(
+    call: Call, rendered: list[tuple[int, int]], tmp_path: Path
+) -> None:
+    call.sealer.set_room_aside()
+    call.speak(0, 5)
+    found = call.sealer.open_chunk(round(2.6 * NS), CHUNK // 2)
+    assert found is not None
+    assert rendered == [(0, CHUNK // 2)]
+    assert call.look(3.0) == [1]
+    assert rendered[1:] == [(CHUNK // 2, CHUNK)]
+    chunk = call.sealer.sealed[0]
+    data = call.sealer.chunk_path(chunk).read_bytes()
+    assert data == twin(call, tmp_path)
+    assert (len(data), crc64nvme(data)) == (chunk.bytes, chunk.checksum)
+    head = len(data) - 2 * CHUNK
+    assert bytes(found[1][head:]) == data[head : head + CHUNK]
+    assert crc64nvme(found[1]) == found[0].checksum
+    call.close()
+
+
+@pytest.mark.parametrize("what", ["a track joins", "the room is gone", "another file's room"])
+def test_what_cannot_be_gone_on_from_is_rendered_anew(
+    call: Call, rendered: list[tuple[int, int]], tmp_path: Path, what: str
+) -> None:
+    call.sealer.set_room_aside()
+    reserve = tmp_path / "call" / "reserve"
+    size = call.sealer.reserve.size
+    call.speak(0, 1.5)
+    if what == "a track joins":  # and is known only when the chunk is sealed
+        told, at = b'{"name": "bot", "source": "playout"}', round(1.8 * NS)
+        call.writer.append(Kind.TRACK, 1, at, at, told)
+    assert call.sealer.open_chunk(round(2.6 * NS), CHUNK // 2) is not None
+    if what != "a track joins":
+        reserve.rename(tmp_path / "kept")  # so that the new one is another
+        if what == "another file's room":
+            reserve.write_bytes(b"\xff" * size)
+        else:
+            with pytest.raises(FileNotFoundError):
+                call.look(3.0)
+        rendered.clear()
+    assert call.look(3.0) == [1]
+    assert rendered[-1] == (0, CHUNK)
+    chunk = call.sealer.sealed[0]
+    data = call.sealer.chunk_path(chunk).read_bytes()
+    assert data == twin(call, tmp_path)
+    assert (len(data), crc64nvme(data)) == (chunk.bytes, chunk.checksum)
     call.close()
