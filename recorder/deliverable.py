@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -30,6 +31,7 @@ class Deliverable:
         emit: Told of parts and completion.
         keep: Returns where encoded bytes are kept until they are in the store, by the output's
             file.
+        encoding: Held while something is encoded.
     """
 
     def __init__(
@@ -40,6 +42,7 @@ class Deliverable:
         reader: ChunkReader,
         emit: Callable[[events.Event], None],
         keep: Callable[[str], EncodedParts],
+        encoding: asyncio.Semaphore,
     ) -> None:
         self.spec = spec
         self.key = plan.folder + spec.file
@@ -47,7 +50,7 @@ class Deliverable:
         self._plan = plan
         self._context = context
         self._emit = emit
-        self._source = self._make_source(reader, keep)
+        self._source = self._make_source(reader, keep, encoding)
         self._upload = Upload(
             context,
             self.key,
@@ -61,7 +64,10 @@ class Deliverable:
         self._completed = False
 
     def _make_source(
-        self, reader: ChunkReader, keep: Callable[[str], EncodedParts]
+        self,
+        reader: ChunkReader,
+        keep: Callable[[str], EncodedParts],
+        encoding: asyncio.Semaphore,
     ) -> OutputSource | EncodedSource:
         spec, plan = self.spec, self._plan
         if (form := codec(plan.format)) is None:
@@ -75,6 +81,7 @@ class Deliverable:
             reader,
             keep(spec.file),
             lambda number: self._upload.parts.get(number),
+            encoding,
         )
 
     @property

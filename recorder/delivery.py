@@ -442,7 +442,15 @@ class Delivery:
                 self._outputs.append(self._deliverable(spec))
 
     def _deliverable(self, spec: OutputSpec) -> Deliverable:
-        return Deliverable(spec, self.plan, self._context, self.reader, self._emit, self._keep)
+        return Deliverable(
+            spec,
+            self.plan,
+            self._context,
+            self.reader,
+            self._emit,
+            self._keep,
+            self._engine.encoding,
+        )
 
     def _keep(self, file: str) -> EncodedParts:
         folder = None if self._spool is None else self._spool.encoded

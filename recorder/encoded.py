@@ -38,6 +38,7 @@ class EncodedSource:
         reader: Where samples come from.
         parts: Keeps what is encoded.
         acknowledged: Returns the part of a number that is in the store.
+        encoding: Held while something is encoded.
     """
 
     def __init__(
@@ -50,6 +51,7 @@ class EncodedSource:
         reader: ChunkReader,
         parts: EncodedParts,
         acknowledged: Callable[[int], Part | None],
+        encoding: asyncio.Semaphore,
     ) -> None:
         self._spec = spec
         self._codec = codec
@@ -59,6 +61,7 @@ class EncodedSource:
         self._reader = reader
         self._parts = parts
         self._acknowledged = acknowledged
+        self._encoding = encoding
         self._lock = asyncio.Lock()
         self._encoder: Encoder | None = None
         self._at = 0
@@ -196,7 +199,8 @@ class EncodedSource:
 
     async def _work(self, work: Callable[[], object]) -> object:
         try:
-            result = await self._reader.in_thread(work)
+            async with self._encoding:
+                result = await self._reader.in_thread(work)
         except BaseException:
             if self._amid:  # how far the encoder has come is not known
                 self._begin_anew()

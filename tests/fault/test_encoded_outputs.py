@@ -152,6 +152,33 @@ async def test_at_the_stop_only_the_end_is_encoded(
     assert encoded - before <= 2 * 4 * RATE, "two chunks: the last, and what is held back"
 
 
+async def test_chunks_do_not_wait_for_compression(
+    tmp_path: Path, store: FaultyStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many outputs there are, and however long one piece of them takes."""
+    sent, late = threading.Event(), []
+    write = flac._Encoder.write
+
+    def waits(self: Any, frames: Samples) -> bytes:
+        late.append(not sent.wait(20))
+        return write(self, frames)
+
+    async def tells(op: str, key: str, done: bool) -> None:
+        if done and key.endswith("/chunks/000001.wav"):
+            sent.set()
+
+    store.hook = tells
+    monkeypatch.setattr(flac._Encoder, "write", waits)
+    clock, settings = VirtualClock(), settings_of(tmp_path, outputs="stereo,mono,tracks")
+    async with Recorder(settings, clock=clock, store=store) as recorder:
+        call = await recorder.start("call", tracks=["user", "bot"])
+        await talk(call, clock, 0, 10)
+        result = await call.stop()
+    assert result.state is State.COMPLETED
+    assert late
+    assert not any(late)
+
+
 @pytest.mark.parametrize("lost", [False, True])
 async def test_after_a_death_parts_in_the_store_are_used(
     tmp_path: Path, store: FaultyStore, lost: bool

@@ -86,7 +86,15 @@ class World:
         assert form is not None
         spec = replace(STEREO, file=f"audio.{name}")
         return EncodedSource(
-            spec, form, RATE, 256_000, PART, self.reader, self.kept, self.there.get
+            spec,
+            form,
+            RATE,
+            256_000,
+            PART,
+            self.reader,
+            self.kept,
+            self.there.get,
+            asyncio.Semaphore(1),
         )
 
     def store_part(self, number: int, body: bytes) -> None:
