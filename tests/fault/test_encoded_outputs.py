@@ -156,25 +156,29 @@ async def test_chunks_do_not_wait_for_compression(
     tmp_path: Path, store: FaultyStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """However many outputs there are, and however long one piece of them takes."""
-    sent, late = threading.Event(), []
+    begun, sent, late = threading.Event(), threading.Event(), []
     write = flac._Encoder.write
 
     def waits(self: Any, frames: Samples) -> bytes:
+        begun.set()
         late.append(not sent.wait(20))
         return write(self, frames)
 
     async def tells(op: str, key: str, done: bool) -> None:
-        if done and key.endswith("/chunks/000001.wav"):
+        if done and key.endswith("/second/chunks/000001.wav"):
             sent.set()
 
     store.hook = tells
     monkeypatch.setattr(flac._Encoder, "write", waits)
     clock, settings = VirtualClock(), settings_of(tmp_path, outputs="stereo,mono,tracks")
     async with Recorder(settings, clock=clock, store=store) as recorder:
-        call = await recorder.start("call", tracks=["user", "bot"])
-        await talk(call, clock, 0, 10)
-        result = await call.stop()
-    assert result.state is State.COMPLETED
+        first = await recorder.start("first", tracks=["user", "bot"])
+        going_on = asyncio.create_task(talk(first, clock, 0, 8))
+        await asyncio.to_thread(begun.wait)
+        second = await recorder.start("second", tracks=["user", "bot"])
+        await talk(second, clock, 0, 8)
+        await going_on
+        assert {(await call.stop()).state for call in (first, second)} == {State.COMPLETED}
     assert late
     assert not any(late)
 
