@@ -83,8 +83,7 @@ async def test_killed_at_random_instants_recordings_are_recovered(
 
 
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("form", ["flac", "opus"])
-@pytest.mark.parametrize("mode", ["spool", "bucket"])
+@pytest.mark.parametrize(("mode", "form"), [("spool", "flac"), ("bucket", "opus")])
 async def test_killed_at_random_instants_compressed_outputs_are_recovered(
     tmp_path: Path, mode: str, form: str, all_figures: list[Figures]
 ) -> None:

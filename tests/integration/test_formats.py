@@ -1,4 +1,4 @@
-"""Whole recordings in each format, on a local directory and on a real S3 server."""
+"""Whole recordings in each format, on a local directory, and on a real S3 server."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ MEDIA_TYPES = {"wav": "audio/wav", "flac": "audio/flac", "opus": "audio/ogg; cod
 Make = Callable[..., Settings]
 
 
-@pytest.fixture(params=["local", "seaweed"])
+@pytest.fixture
 def make(request: pytest.FixtureRequest, tmp_path: Path) -> Make:
-    """Settings for a store of the test's own."""
+    """Settings for a store of the test's own: a local directory, or a real S3 server."""
     where: dict[str, Any] = {"bucket": (tmp_path / "bucket").as_uri()}
-    if request.param == "seaweed":
+    if getattr(request, "param", "local") == "seaweed":
         server: EmbeddedS3 = request.getfixturevalue("seaweed")
         where = {
             "bucket": f"s3://{server.bucket}/{uuid.uuid4().hex}",
@@ -89,6 +89,7 @@ def wanted(said: Samples) -> dict[str, Samples]:
     return {"audio": said, "mono": mixed, "user": user, "bot": bot, "turns/0001-bot": clip}
 
 
+@pytest.mark.parametrize("make", ["local", "seaweed"], indirect=True)
 @pytest.mark.parametrize("form", ["wav", "flac", "opus"])
 async def test_every_layout_in_every_format(make: Make, form: str) -> None:
     settings = make(format=form, outputs="stereo,mono,tracks,turns", keep_chunks=True)
