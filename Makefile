@@ -9,8 +9,9 @@ RUN := $(UV) run --frozen --extra demo
 demo: $(UV)  ## record a scripted conversation through a real pipeline to an embedded S3 server
 	$(UV) run --frozen --no-dev --extra demo recorder demo
 
-test: $(UV)  ## all tests of the default suite
-	$(RUN) pytest
+test: $(UV)  ## all tests of the default suite: two at a time, then those that are in real time
+	$(RUN) pytest -n 2 --dist worksteal -m "not soak and not realtime"
+	$(RUN) pytest -m "realtime and not soak"
 
 soak: $(UV)  ## the long runs too
 	$(RUN) pytest -m "soak or not soak"
@@ -32,6 +33,7 @@ lint: $(UV)
 
 types: $(UV)
 	$(RUN) mypy
+	MYPYPATH=deploy/examples $(RUN) mypy deploy/examples/*.py
 
 build: $(UV)  ## the wheel and the source distribution, in dist/
 	rm -rf dist

@@ -203,6 +203,7 @@ class Delivery:
             result = await self._finish()
             await _ended(beat)
             self._end(result)
+            await self._write_vcon(result)
             await self._clean_up()
         finally:
             self._quota.remove(self.shelf)
@@ -549,6 +550,20 @@ class Delivery:
 
         await self._engine.in_thread(note)
         return result
+
+    async def _write_vcon(self, result: RecordingResult) -> None:
+        """Put a vCon beside a complete recording, if that was asked for; who stopped waits not."""
+        plan = self.plan
+        if not (plan.vcon and result.durable) or plan.continuation:
+            return
+        from recorder.vcon import write_vcon  # takes a while to import: only who uses it waits
+
+        document = self.account.document(result.state, len(self._contents.sealed))
+        try:
+            await write_vcon(self._context.store, document, base_url=plan.web_url or None)
+        except BotRecorderError as error:
+            self._log.error("no vCon was written: {}", error)
+            self._emit(events.UploadFailed("put_vcon", error, retrying=False))
 
     async def _clean_up(self) -> None:
         """Delete what the completed outputs make superfluous: chunk objects, then the spool."""

@@ -67,6 +67,16 @@ def stereo(planes: Samples, names: Sequence[str], declared: Sequence[str] = (BOT
     return frames
 
 
+def stereo_sides(
+    names: Sequence[str], declared: Sequence[str] = (BOT,)
+) -> tuple[list[int], list[int]]:
+    """Return which tracks `stereo` puts on the left and on the right: their indices."""
+    if BOT in names and (BOT in declared or BOT in names[:2]):
+        bot = list(names).index(BOT)
+        return [index for index in range(len(names)) if index != bot], [bot]
+    return list(range(len(names)))[:1], list(range(len(names)))[1:]
+
+
 def is_stereo(names: Sequence[str]) -> bool:
     """Return whether the frames of these tracks, as they are, are what `stereo` makes of them."""
     return len(names) == 2 and names[0] != BOT

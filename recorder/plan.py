@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date, datetime
 from typing import Any, Self
 
@@ -53,6 +53,11 @@ class Plan:
             attached to a recording which another host had finished; empty for the recording.
         first_sample: Where, on the recording's clock, its audio begins: 0 but for continuations.
         opus_bitrate: Bits per second of each channel, where the format is `opus`.
+        imported: Where it comes from, if it was not recorded here: plain JSON types, for the
+            manifest; empty if it was.
+        vcon: Whether a vCon is written beside it when it is complete.
+        web_url: What the store's bucket and prefix are called on the web, for the vCon's links;
+            empty for the store's own address.
     """
 
     recording_id: str
@@ -77,6 +82,9 @@ class Plan:
     continuation: str = ""
     first_sample: int = 0
     opus_bitrate: int = DEFAULT_BITRATE
+    imported: Mapping[str, Any] = field(default_factory=dict)
+    vcon: bool = False
+    web_url: str = ""
 
     @property
     def folder(self) -> str:
@@ -185,6 +193,8 @@ class Plan:
             "token": self.token,
             "continuation": self.continuation,
             "first_sample": self.first_sample,
+            **({"imported": dict(self.imported)} if self.imported else {}),
+            **({"vcon": True, "web_url": self.web_url} if self.vcon else {}),
         }
 
     @classmethod
@@ -221,6 +231,9 @@ class Plan:
                 opus_bitrate=_whole(
                     {"opus_bitrate": DEFAULT_BITRATE, **document}, "opus_bitrate", 1
                 ),
+                imported=dict(document.get("imported") or {}),
+                vcon=document.get("vcon") is True,
+                web_url=_web_url(document.get("web_url", "")),
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise BotRecorderError(f"not a recording's plan: {error}") from error
@@ -249,6 +262,13 @@ def _whole(document: Mapping[str, Any], name: str, least: int) -> int:
     value = document[name]
     if type(value) is not int or value < least:
         raise ValueError(f"{name} is no whole number from {least}")
+    return value
+
+
+def _web_url(value: object) -> str:
+    """Return an address that links may begin with: a manifest from outside chooses no scheme."""
+    if not isinstance(value, str) or (value and not value.startswith("https://")):
+        raise ValueError("web_url is no https address")
     return value
 
 

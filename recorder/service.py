@@ -265,6 +265,7 @@ class Recorder:
         outputs: Sequence[str] | None = None,
         sample_rate: int | None = None,
         began_at: float | None = None,
+        imported: Mapping[str, Any] | None = None,
         on_event: OnEvent | None = None,
     ) -> Starting:
         """Start a recording: `async with recorder.start() as call`, or `call = await ...`.
@@ -279,6 +280,8 @@ class Recorder:
             began_at: The clock's time of sample 0, seconds, if it lies before now: for frames
                 that are handed over only once the recording has started, within a second, with
                 the times at which they arrived (`at`). Now, if None.
+            imported: Where the audio comes from, if it was recorded elsewhere: plain JSON types,
+                which the manifest carries as they are.
             on_event: Called with each `recorder.events.Event`, on this event loop.
 
         Raises:
@@ -316,6 +319,9 @@ class Recorder:
             stall_seconds=settings.stall_seconds,
             tracks=tuple(track.name for track in speakers),
             token=secrets.token_hex(8),
+            imported=dict(imported or {}),
+            vcon=settings.vcon,
+            web_url=(settings.web_url or "") if settings.vcon else "",
         )
         # A made id cannot be taken: where refusals are no error, or the store has not answered
         # at all yet, there is nothing to wait for.

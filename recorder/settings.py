@@ -226,6 +226,16 @@ class Settings(BaseSettings):
     metadata: Annotated[dict[str, str], BeforeValidator(partial(values.pairs, check_metadata))] = (
         setting("User metadata of what is made", values.PAIRS_RULE, dict)
     )
+    vcon: bool = setting(
+        "Put a vCon, `vcon.json`, beside each complete recording", "true or false", False
+    )
+    web_url: Annotated[str | None, BeforeValidator(values.web_url)] = setting(
+        "Address at which the web has what is in the bucket, below its prefix: for the links in a "
+        "vCon",
+        values.WEB_URL_RULE,
+        None,
+        shows="the bucket's own",
+    )
     storage_class: Annotated[
         str | None, BeforeValidator(partial(values.one_of, STORAGE_CLASSES))
     ] = setting(
@@ -373,6 +383,10 @@ class Settings(BaseSettings):
                 missing = "AWS_ACCESS_KEY_ID" if key is None else "AWS_SECRET_ACCESS_KEY"
                 given = "aws_secret_access_key" if key is None else "aws_access_key_id"
                 yield given, f"needs {missing} beside it"
+            endpoint = self.aws_endpoint_url_s3 or "https://"
+            known = location.kind == "s3" and endpoint.startswith("https://")
+            if self.vcon and self.web_url is None and not known:
+                yield "vcon", "needs RECORDER_WEB_URL beside it: the bucket has no https address"
         if self._exact_chunk_samples().denominator != 1:
             yield "chunk_seconds", f"is not a whole number of samples at {self.sample_rate} Hz"
         if (form := codec(self.format)) is not None:

@@ -28,6 +28,8 @@ OUTPUTS_RULE = f"one or more of {', '.join(OUTPUT_NAMES)}, separated by commas, 
 PAIRS_RULE = "name=value pairs separated by commas, or a JSON object of strings"
 ENDPOINT_RULE = "http:// or https:// and a host, without a user, query or fragment"
 
+WEB_URL_RULE = "https:// and a host, perhaps with a path, without a user, query or fragment"
+
 _BYTES = re.compile(r"(\d+)\s*(?:([KMGT])(?:iB)?|B)?", re.IGNORECASE | re.ASCII)
 _SCALE = {"": 1, "K": KIB, "M": MIB, "G": GIB, "T": TIB}
 
@@ -139,3 +141,17 @@ def endpoint(value: object) -> object:
     if not usable or "@" in parts.netloc or parts.query or parts.fragment:
         raise ValueError(f"must be {ENDPOINT_RULE}")
     return value
+
+
+def web_url(value: object) -> object:
+    """Return an address on the web as it was given, without a `/` at its end."""
+    if not isinstance(value, str):
+        return value
+    try:
+        parts = urlsplit(value)
+        usable = parts.scheme == "https" and parts.hostname and (parts.port or 1) > 0
+    except ValueError:  # a port that is no number, an unclosed IPv6 address
+        usable = False
+    if not usable or "@" in parts.netloc or parts.query or parts.fragment or not value.isascii():
+        raise ValueError(f"must be {WEB_URL_RULE}")
+    return value.rstrip("/")

@@ -7,7 +7,7 @@ it is known before, so that the body is neither hashed again nor sent in chunked
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, cast
 from urllib.parse import urlencode
@@ -28,8 +28,17 @@ from uploader.errors import (
 )
 from uploader.s3_answers import confirmed, info_of, newest_parts, unquoted, written_etag
 from uploader.s3_body import body_file
-from uploader.s3_client import DEFAULT_REGION, Connection, connect, requesting, translated
+from uploader.s3_client import (
+    DEFAULT_REGION,
+    Connection,
+    connect,
+    presigned,
+    requesting,
+    translated,
+)
+from uploader.s3_links import web_url
 from uploader.store import (
+    MAX_PRESIGN_SECONDS,
     Body,
     Listing,
     ObjectAttributes,
@@ -113,6 +122,21 @@ class S3Store(Store):
     def url(self, key: str) -> str:
         """Return the object's `s3://` URL."""
         return f"s3://{self.bucket}/{self.prefix}{key}"
+
+    def web_url(self, key: str) -> str:
+        """See `Store.web_url`. The bucket is in the host name where requests have it there."""
+        return web_url(self._client.meta.endpoint_url, self.bucket, self.prefix + key)
+
+    async def presigned_url(self, key: str, seconds: int) -> str:
+        """See `Store.presigned_url`."""
+        limits.check_key("presigned_url", key, prefix=self.prefix)
+        if not 1 <= seconds <= MAX_PRESIGN_SECONDS:
+            problem = f"{seconds} s is not from 1 to {MAX_PRESIGN_SECONDS} s (7 days)"
+            raise limits.refuse("presigned_url", key, problem, code="InvalidArgument")
+        async with self._request("presigned_url", key):
+            endpoint = self._client.meta.endpoint_url
+            address = web_url(endpoint, self.bucket, self.prefix + key, strict=True)
+            return await presigned(self._open, address, self.region, seconds)
 
     async def __aenter__(self) -> Self:
         """Make the client.
@@ -392,6 +416,32 @@ class S3Store(Store):
         except Conflict as error:
             if error.code != "BucketAlreadyOwnedByYou":
                 raise
+
+    @contextlib.asynccontextmanager
+    async def asking(self, op: str, key: str = "") -> AsyncIterator[S3Client]:
+        """Make a request that is not one of a store's, its errors turned into ours."""
+        async with self._request(op, key):
+            yield self._client
+
+    @contextlib.contextmanager
+    def on_answer(self, heard: Callable[..., None]) -> Iterator[None]:
+        """Have `heard` called with each answer, refusals too, inside the block.
+
+        Args:
+            heard: Called as botocore's event `after-call` says.
+        """
+        events = self._client.meta.events
+        events.register("after-call.s3", heard)
+        try:
+            yield
+        finally:
+            events.unregister("after-call.s3", heard)
+
+    @property
+    def credentials_from(self) -> str:
+        """Where the credentials were found, in the client's words; empty if not known yet."""
+        credentials = self._open.credentials
+        return "arguments" if credentials is None else credentials.origin
 
     @property
     def _open(self) -> Connection:

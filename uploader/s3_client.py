@@ -24,7 +24,9 @@ import botocore.loaders
 from aiobotocore.config import AioConfig
 from aiobotocore.credentials import AioCredentials
 from botocore import exceptions as boto
-from botocore.auth import AUTH_TYPE_MAPS, S3SigV4Auth
+from botocore.auth import AUTH_TYPE_MAPS, S3SigV4Auth, S3SigV4QueryAuth
+from botocore.awsrequest import AWSRequest
+from botocore.credentials import ReadOnlyCredentials
 from botocore.parsers import ResponseParserError
 from botocore.utils import determine_content_length
 
@@ -68,11 +70,13 @@ class Connection:
         client: The client.
         clock: When requests are signed.
         credentials: None where they were given as arguments, and so cannot change.
+        given: Those, then.
     """
 
     client: S3Client
     clock: SigningClock
     credentials: RenewableCredentials | None
+    given: ReadOnlyCredentials | None = None
 
 
 @contextlib.asynccontextmanager
@@ -126,7 +130,10 @@ async def connect(
         choose: Any = functools.partial(_choose, clock)  # the stubs know of no answers to events
         client.meta.events.register_first("choose-signer.s3", choose)
         _resolve_for_all_keys(client)
-        yield Connection(client, clock, credentials)
+        given = None
+        if credentials is None:
+            given = ReadOnlyCredentials(access_key or "", secret_key or "", session_token)
+        yield Connection(client, clock, credentials, given)
 
 
 def _core() -> aiobotocore.session.AioSession:
@@ -238,6 +245,37 @@ class _TimedAuth(S3SigV4Auth):
 
 
 AUTH_TYPE_MAPS[_SIGNER] = _TimedAuth
+
+
+class _TimedQueryAuth(S3SigV4QueryAuth):
+    """The same for addresses."""
+
+    def _modify_request_before_signing(self, request: Any) -> None:
+        request.context["timestamp"] = request.context[_SIGNING_TIME]
+        super()._modify_request_before_signing(request)  # type: ignore[misc]  # not in the stubs
+
+
+async def presigned(connection: Connection, url: str, region: str, seconds: int) -> str:
+    """Return an address that anybody may read for a while.
+
+    The client's own way makes it of AWS's one address for all regions, which answers by sending
+    elsewhere what was signed for here.
+
+    Args:
+        connection: Of the store.
+        url: The object's, with all but unreserved characters percent-encoded.
+        region: The bucket's.
+        seconds: How long.
+    """
+    keys: Any = connection.given
+    if connection.credentials is not None:
+        keys = await connection.credentials.current()
+    if keys is None:
+        raise boto.NoCredentialsError
+    request = AWSRequest(method="GET", url=url)
+    request.context[_SIGNING_TIME] = connection.clock.now().strftime("%Y%m%dT%H%M%SZ")
+    _TimedQueryAuth(keys, "s3", region, expires=seconds).add_auth(request)
+    return str(request.url)
 
 
 def _choose(

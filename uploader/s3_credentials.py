@@ -74,6 +74,11 @@ class RenewableCredentials:
         self._renewed_at = -math.inf
         self._lock = asyncio.Lock()
 
+    @property
+    def origin(self) -> str:
+        """Where they were found, in the client's words, e.g. `env`, `iam-role`; or empty."""
+        return str(getattr(self._source, "method", "") or "")
+
     async def current(self) -> Keys | None:
         """Return what the next request is signed with, None if there is nothing."""
         if self._source is None:

@@ -23,7 +23,7 @@ from datetime import datetime
 from types import TracebackType
 from typing import Self
 
-from uploader.errors import NoSuchBucket, StoreError, WrongRegion
+from uploader.errors import NoSuchBucket, StoreError, Unsupported, WrongRegion
 
 Body = bytes | bytearray | memoryview
 """What is sent: one contiguous buffer, not changed by anyone until the call has ended."""
@@ -33,6 +33,10 @@ MIN_PART_BYTES = 5 * 1024**2  # every part but the last
 MAX_PART_BYTES = 5 * 1024**3
 MAX_PARTS = 10_000
 MAX_PUT_BYTES = 5 * 1024**3
+
+MAX_PRESIGN_SECONDS = 7 * 24 * 3600
+"""Longest life of a presigned URL (S3 User Guide, "Download and upload objects with presigned
+URLs"); credentials that are temporary end it sooner."""
 
 MAX_PARALLEL_DELETES = 8
 """Single deletes under way at a time, where many are asked for."""
@@ -115,6 +119,28 @@ class Store(ABC):
     @abstractmethod
     def url(self, key: str) -> str:
         """Return where a person finds the object, e.g. `s3://bucket/prefix/key`. No I/O."""
+
+    def web_url(self, key: str) -> str | None:
+        """Return the address a web client reads the object at, if it may; None if there is none.
+
+        Percent-encoded, without a signature. No I/O.
+        """
+        return None
+
+    async def presigned_url(self, key: str, seconds: int) -> str:
+        """Return an address at which anybody may read the object for a while. No I/O.
+
+        Args:
+            key: Which object; it need not be there.
+            seconds: For how long, from now: 1 to `MAX_PRESIGN_SECONDS`.
+
+        Raises:
+            Unsupported: The store has no such addresses.
+            InvalidRequest: `seconds` is out of limits.
+        """
+        raise Unsupported(
+            f"{self.url(key)} has no address that can be signed", op="presigned_url", key=key
+        )
 
     @abstractmethod
     async def __aenter__(self) -> Self:

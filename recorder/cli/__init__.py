@@ -1,4 +1,4 @@
-"""The command line: `recorder record`, `ls`, `show`, `demo`, `settings`."""
+"""The command line: `recorder record`, `ls`, `show`, `doctor`, `demo`, `settings`."""
 
 from recorder.cli.app import main
 

@@ -8,11 +8,14 @@ from typing import Annotated
 import typer
 
 from recorder.cli.demo import demo
+from recorder.cli.doctor import doctor
+from recorder.cli.import_ import import_
 from recorder.cli.ls import ls
 from recorder.cli.record import record
 from recorder.cli.recover import RecoverCommand, recover
 from recorder.cli.settings import settings
 from recorder.cli.show import show
+from recorder.cli.vcon import vcon
 from recorder.cli.verify import verify
 
 app = typer.Typer(
@@ -22,7 +25,8 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
-for command in (record, ls, show, verify, recover, demo, settings):
+app.command("import")(import_)  # a word of Python's
+for command in (record, ls, show, verify, recover, vcon, doctor, demo, settings):
     app.command(cls=RecoverCommand if command is recover else None)(command)
 
 

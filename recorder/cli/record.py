@@ -77,10 +77,10 @@ def record(
         if as_json:
             output.print_json(result.to_dict())
         else:
-            _print(result)
+            print_result(result)
         if result.durable:
             return runtime.SUCCESS
-        output.print_error(console, _why(result, failure))
+        output.print_error(console, why(result, failure))
         return runtime.FAILURE
 
     runtime.run(work, console, verbose)
@@ -168,7 +168,8 @@ async def _record(
     return result, display.failure
 
 
-def _why(result: RecordingResult, failure: str) -> str:
+def why(result: RecordingResult, failure: str) -> str:
+    """Return why a recording is not complete, and where it is kept."""
     in_time = "the store did not take everything in time"
     reason = result.reason or (f"{in_time}: {failure}" if failure else in_time)
     hint = f" ({result.hint})" if result.hint else ""
@@ -176,7 +177,8 @@ def _why(result: RecordingResult, failure: str) -> str:
     return f"{result.state}: {reason}{hint}{kept}"
 
 
-def _print(result: RecordingResult) -> None:
+def print_result(result: RecordingResult) -> None:
+    """Print what came of a recording."""
     console = output.stdout()
     head = output.table("", "")
     head.show_header = False

@@ -72,6 +72,13 @@ def recover(
             help="Between the looks of --watch; 10, or a third of a shorter --stale-after.",
         ),
     ] = None,
+    heartbeat: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Touched by --watch with each look and each recording: old, if it hangs.",
+        ),
+    ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Only say what would be done.")
     ] = False,
@@ -102,6 +109,8 @@ def recover(
     async def work(interrupts: runtime.Interrupts) -> int:
         searches = bucket is not None or watch
         _check(stale_after, interval, searches=searches, watch=watch, dry_run=dry_run)
+        if heartbeat is not None and not watch:
+            raise options.UsageError("--heartbeat is of --watch: add that, or leave it out")
         if unfenced and not searches:
             raise options.UsageError("--unfenced is for recordings in the bucket: add --bucket")
         settings = _settings(
@@ -112,7 +121,7 @@ def recover(
         if watch:
             report.watching = True
             seconds = interval or min(_INTERVAL_SECONDS, (stale_after or math.inf) / 3)
-            watcher = recover_watch.Watcher(settings, report, console, seconds)
+            watcher = recover_watch.Watcher(settings, report, console, seconds, heartbeat)
             await watcher.run(interrupts, stale_after=stale_after, unfenced=unfenced)
             return runtime.SUCCESS
         if left or searches:

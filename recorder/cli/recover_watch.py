@@ -6,6 +6,7 @@ import asyncio
 import random
 from collections.abc import Coroutine
 from contextlib import AsyncExitStack, suppress
+from pathlib import Path
 from typing import Any
 
 from loguru import logger
@@ -14,6 +15,7 @@ from rich.console import Console
 from recorder.catalog import POLICY
 from recorder.cli import output, runtime
 from recorder.cli.recover_report import Report
+from recorder.recovered import Recovered
 from recorder.service import Recorder
 from recorder.settings import Settings
 from recorder.stores import make_store
@@ -46,10 +48,16 @@ class Watcher:
         report: Told of all recordings.
         console: For remarks.
         interval: Seconds from one look to the next, about.
+        heartbeat: A file to touch with each look, and each recording that is dealt with.
     """
 
     def __init__(
-        self, settings: Settings, report: Report, console: Console, interval: float
+        self,
+        settings: Settings,
+        report: Report,
+        console: Console,
+        interval: float,
+        heartbeat: Path | None = None,
     ) -> None:
         self._settings = settings
         self._report = report
@@ -57,6 +65,7 @@ class Watcher:
         self._interval = interval
         self._stopping = asyncio.Event()
         self._failures = 0
+        self._heartbeat = heartbeat
 
     async def run(
         self, interrupts: runtime.Interrupts, *, stale_after: float | None, unfenced: bool
@@ -78,6 +87,7 @@ class Watcher:
         async with AsyncExitStack() as stack:
             recorder: Recorder | None = None
             while not self._stopping.is_set():
+                self._beat()
                 try:
                     if not await self._unless_stopped(check_answer(settings)):
                         break
@@ -90,7 +100,7 @@ class Watcher:
                         wait=False,
                         stale_after=stale_after,
                         unfenced=unfenced,
-                        on_recovered=self._report.take,
+                        on_recovered=self._take,
                     )
                     if not await self._unless_stopped(look, settings.drain_seconds):
                         left = "not all in hand was done in time: another run will go on with it"
@@ -105,6 +115,18 @@ class Watcher:
                     await self._pause(self._interval * random.uniform(0.75, 1.25))  # noqa: S311 - no secret
         interrupts.received = None  # a signal is how this ends, and no failure
         self._report.sum_up()
+
+    def _take(self, one: Recovered) -> None:
+        self._beat()
+        self._report.take(one)
+
+    def _beat(self) -> None:
+        """Say to whoever looks after this process that it goes on."""
+        if self._heartbeat is not None:
+            try:
+                self._heartbeat.touch()
+            except OSError as error:
+                logger.warning("cannot touch {}: {}", self._heartbeat, error.strerror)
 
     def _stop(self) -> None:
         self._stopping.set()

@@ -17,16 +17,29 @@ from rich.console import Console
 
 from recorder.cli import output
 from recorder.cli.options import UsageError
+from recorder.imports.audio import UnreadableSource
+from recorder.imports.request import ImportRefused
+from recorder.links import NoWebAddress
 from recorder.names import InvalidName
 from recorder.player import InputError
 from recorder.settings import SettingsError
+from recorder.vcon_document import NoVcon
 from uploader.errors import BotRecorderError
 
 SUCCESS, FAILURE, WRONG_INPUT = 0, 1, 2
 
 _INSIST_SECONDS = 1.0
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
-_WRONG_INPUT = (InputError, InvalidName, SettingsError, UsageError)
+_WRONG_INPUT = (
+    ImportRefused,
+    InputError,
+    InvalidName,
+    NoVcon,
+    NoWebAddress,
+    SettingsError,
+    UnreadableSource,
+    UsageError,
+)
 
 
 class Interrupts:

@@ -13,6 +13,7 @@ from recorder.catalog import Catalog, Details, Document
 from recorder.chunks import CHUNKS, OPEN_CHUNK
 from recorder.cli import options, output, runtime
 from recorder.names import check_recording_id, shown
+from recorder.provenance import imported_from, missing_samples
 from recorder.stores import make_store
 from uploader.store import ObjectInfo, Store
 
@@ -107,6 +108,7 @@ def _print_head(console: Console, details: Details, store: Store) -> None:
         ("started", f"{output.moment(recording.started_at)} UTC"),
         ("length", f"{length} ({manifest.count('samples'):,} samples at {rate} Hz)"),
         ("tracks", tracks),
+        ("imported", _imported(manifest)),
         ("metadata", _pairs(manifest.pairs("metadata"))),
         ("tags", _pairs(manifest.pairs("tags"))),
         ("manifest", f"{ownership}" + (f", written {written}" if written else "")),
@@ -121,6 +123,20 @@ def _print_head(console: Console, details: Details, store: Store) -> None:
 def _track(one: Document) -> str:
     participant = f", {shown(one.text('participant'))}" if one.text("participant") else ""
     return f"{one.text('name')} ({one.text('source')}{participant})"
+
+
+def _imported(manifest: Document) -> Text | str:
+    """Return who made it, of which files, and what did not come."""
+    imported = imported_from(manifest)
+    if imported is None:
+        return ""
+    who = " ".join(filter(None, (imported.text("provider"), imported.text("provider_id"))))
+    files = [output.clean(one.text("url")) for one in imported.items("files")]
+    lines = [f"from {output.clean(who)}", *files]
+    if (missing := missing_samples(manifest)) and manifest.text("state") in _DONE:
+        short = output.seconds(missing / max(1, manifest.count("sample_rate")))
+        lines.append(f"cut off, the last {short} are missing: import it again")
+    return Text("\n".join(lines))
 
 
 def _taken_over(one: Document) -> str:

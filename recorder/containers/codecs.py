@@ -105,6 +105,10 @@ class Codec(Format, Protocol):
         """
         ...
 
+    def typical_bytes(self, samples: int, rate: int, channels: int, bitrate: int) -> int:
+        """Return about how long a file of so much speech is."""
+        ...
+
     def encoder(self, rate: int, channels: int, bitrate: int) -> Encoder:
         """Return a new encoder.
 

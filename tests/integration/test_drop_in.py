@@ -41,6 +41,8 @@ from pipecat.utils import deprecation
 
 from recorder.pipecat import RecorderProcessor
 
+pytestmark = pytest.mark.realtime
+
 RATE = 24_000
 FRAME = RATE // 50
 UPSTREAM, DOWNSTREAM = FrameDirection.UPSTREAM, FrameDirection.DOWNSTREAM

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import json
 import uuid
 from collections.abc import Callable
@@ -132,6 +134,23 @@ async def test_the_sizes_are_worth_it(make: Make) -> None:
         sizes[form] = len((await objects(settings))[f"audio.{form}"][0])
     assert sizes["flac"] < sizes["wav"] / 2
     assert sizes["opus"] < sizes["wav"] / 15
+
+
+@pytest.mark.parametrize(("form", "media_type"), [("flac", "audio/flac"), ("opus", "audio/ogg")])
+async def test_a_vcon_tells_what_kind_of_file_it_refers_to(
+    make: Make, form: str, media_type: str
+) -> None:
+    settings = make(format=form, vcon=True, web_url="https://calls.example.org")
+    await record(settings, talk())
+    stored = await objects(settings)
+    [dialog] = [
+        one for one in json.loads(stored["vcon.json"][0])["dialog"] if one["type"] == "recording"
+    ]
+    assert dialog["mediatype"] == media_type
+    assert dialog["url"].endswith(f"/audio.{form}")
+    digest = hashlib.sha512(stored[f"audio.{form}"][0]).digest()
+    told = base64.urlsafe_b64encode(digest).decode().rstrip("=")
+    assert dialog["content_hash"] == f"sha512-{told}"
 
 
 @pytest.mark.parametrize("form", ["flac", "opus"])

@@ -36,6 +36,8 @@ from recorder.events import ChunkUploaded
 from recorder.pipecat import RecorderProcessor
 from recorder.stores import make_store
 
+pytestmark = pytest.mark.realtime
+
 RATE = 24_000
 Samples = NDArray[np.int16]
 

@@ -23,6 +23,8 @@ from recorder import Settings, State
 from recorder.pipecat import RecorderProcessor
 from recorder.stores import make_store
 
+pytestmark = pytest.mark.realtime
+
 RATE = 24_000
 FRAME = RATE // 50
 Samples = NDArray[np.int16]

@@ -33,6 +33,8 @@ from recorder import Settings, State
 from recorder.pipecat import RecorderProcessor
 from recorder.stores import make_store
 
+pytestmark = pytest.mark.realtime
+
 RATE = 24_000
 FRAME_SECONDS = 0.02
 CHUNK_SECONDS = 0.04

@@ -86,7 +86,7 @@ def test_version(run: Run) -> None:
     assert run("--version").output == f"bot-recorder {version('bot-recorder')}\n"
 
 
-@pytest.mark.parametrize("command", ["record", "ls", "show", "demo", "settings"])
+@pytest.mark.parametrize("command", ["record", "ls", "show", "doctor", "demo", "settings"])
 def test_every_command_says_what_it_does(run: Run, command: str) -> None:
     listed = run("--help").output
     assert re.search(rf"\b{command}\b +\S", listed)

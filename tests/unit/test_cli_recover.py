@@ -57,6 +57,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
         (("--watch", "--interval", "-3"), "--interval -3: must be more than 0 seconds"),
         (("--watch", "--interval", "inf"), "--interval inf: must be more than 0 seconds"),
         (("--watch", "--dry-run"), "--dry-run: looks once"),
+        (("--heartbeat", "alive"), "--heartbeat is of --watch"),
         (("--unfenced",), "--unfenced is for recordings in the bucket: add --bucket"),
         (("--bucket", "ftp://calls"), "bucket='ftp://calls': must be a bucket's name"),
         (("--bucket=",), "bucket='': must be a bucket's name"),
@@ -210,6 +211,19 @@ def test_a_watch_looks_in_both_places_without_waiting_until_a_signal(
     assert "every 2 s" in done.stderr
     assert "every 10 s" in run("recover", "--watch").stderr
     assert "every 4 s" in run("recover", "--watch", "--interval", "4").stderr
+
+
+def test_a_watch_touches_its_heartbeat_with_each_look(
+    run: Run, calls: Calls, troubles: list[Exception], tmp_path: Path
+) -> None:
+    alive = tmp_path / "alive"
+    troubles.append(TransientError("the endpoint is away", op="list_level"))
+    assert run("recover", "--watch", "--interval", "0.01", "--heartbeat", alive).exit_code == 0
+    assert alive.is_file()
+    nowhere = tmp_path / "not" / "there"
+    done = run("recover", "--watch", "--heartbeat", nowhere)
+    assert (done.exit_code, len(calls)) == (0, 3)
+    assert f"cannot touch {nowhere}: No such file" in done.stderr
 
 
 def test_a_watch_goes_on_after_errors(run: Run, calls: Calls, troubles: list[Exception]) -> None:

@@ -38,6 +38,10 @@ def test_the_s3_client_is_imported_in_one_file() -> None:
     assert importers("aioboto3", "aiobotocore", "boto3", "botocore") == {"uploader/s3_client.py"}
 
 
+def test_ffmpegs_libraries_are_imported_in_one_file() -> None:
+    assert importers("av") == {"recorder/imports/av_audio.py"}
+
+
 def test_pipecat_is_imported_by_its_adapter_and_the_demo_only() -> None:
     allowed = ("recorder/pipecat", "recorder/demo/")
     assert not [path for path in importers("pipecat") if not path.startswith(allowed)]

@@ -149,3 +149,26 @@ def test_a_bot_that_joins_late_moves_nobody_to_the_other_side() -> None:
     np.testing.assert_array_equal(declared[:, 1], bot)
     second = layouts.stereo(np.stack([a, bot]), ("a", "bot"), ("a",))
     np.testing.assert_array_equal(second[:, 1], bot)
+
+
+@pytest.mark.parametrize(
+    ("names", "declared"),
+    [
+        (["user"], ["bot"]),
+        (["bot"], ["bot"]),
+        (["user", "bot"], ["user", "bot"]),
+        (["bot", "user"], []),
+        (["user", "user-2", "bot"], ["bot"]),
+        (["user", "user-2", "bot"], []),
+        (["user", "user-2", "user-3"], ["bot"]),
+        ([], ["bot"]),
+    ],
+)
+def test_the_sides_that_are_told_are_those_that_are_heard(names, declared):
+    sides = layouts.stereo_sides(names, declared)
+    assert sorted(sides[0] + sides[1]) == list(range(len(names)))
+    for index in range(len(names)):
+        given = np.zeros((len(names), 1), np.int16)
+        given[index] = 1000
+        [heard] = layouts.stereo(given, names, declared)
+        assert heard.tolist() == [1000 * (index in side) for side in sides]

@@ -80,6 +80,8 @@ def test_every_setting_is_read_from_its_variable(monkeypatch, tmp_path):
         "spool_dir": tmp_path / "spool",
         "spool_max_bytes": 20 * MIB,
         "keep_chunks": True,
+        "vcon": True,
+        "web_url": "https://calls.example.org/x",
         "tags": {"team": "a b"},
         "metadata": {"customer": "7"},
         "storage_class": "STANDARD_IA",
@@ -102,6 +104,8 @@ def test_every_setting_is_read_from_its_variable(monkeypatch, tmp_path):
         "inflight_bytes": "1g",
         "spool_max_bytes": "20971520",
         "keep_chunks": "true",
+        "vcon": "true",
+        "web_url": "https://calls.example.org/x/",
         "tags": "team=a b",
         "metadata": '{"Customer": "7"}',
     }
