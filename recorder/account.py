@@ -33,6 +33,7 @@ class Account:
         recovered: How often it was taken over, and from what.
         continuations: Late audio that lies beside it.
         leftovers: Keys of objects, and uploads, that should be gone and could not be deleted.
+        peaks: What there is to say of its waveform; None if nothing has come of one yet.
     """
 
     plan: Plan
@@ -46,6 +47,7 @@ class Account:
     recovered: list[Any] = field(default_factory=list)
     continuations: list[Any] = field(default_factory=list)
     leftovers: list[str] = field(default_factory=list)
+    peaks: dict[str, Any] | None = None
 
     def inherit(self, document: dict[str, Any], source: str) -> None:
         """Keep what the manifest of an earlier owner says of the recording's history."""
@@ -151,6 +153,7 @@ class Account:
             "chunks": [chunk.to_dict() for chunk in sealed],
             "chunks_kept": self._chunks_kept(),
             "outputs": [output.to_dict(with_parts=not done) for output in list(self.outputs)],
+            "peaks": self.peaks,
             "turns": self.clips.to_list() if self.clips else [],
             "pauses": [list(pause) for pause in timeline.pauses],
             "gaps": [

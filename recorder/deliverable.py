@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -13,6 +14,7 @@ from recorder.encoded import EncodedSource
 from recorder.encoded_parts import EncodedParts
 from recorder.outputs import OutputSource, OutputSpec
 from recorder.plan import Plan
+from recorder.quota import SpoolQuota
 from recorder.result import OutputResult, State
 from uploader.checksum import decode, encode
 from uploader.errors import BotRecorderError, NoSuchUpload
@@ -30,7 +32,7 @@ class Deliverable:
         reader: Its samples.
         emit: Told of parts and completion.
         keep: Returns where encoded bytes are kept until they are in the store, by the output's
-            file.
+            file; by default that is in files without names.
         encoding: Held while something is encoded.
     """
 
@@ -41,8 +43,8 @@ class Deliverable:
         context: Context,
         reader: ChunkReader,
         emit: Callable[[events.Event], None],
-        keep: Callable[[str], EncodedParts],
-        encoding: asyncio.Semaphore,
+        keep: Callable[[str], EncodedParts] | None = None,
+        encoding: asyncio.Semaphore | None = None,
     ) -> None:
         self.spec = spec
         self.key = plan.folder + spec.file
@@ -50,7 +52,7 @@ class Deliverable:
         self._plan = plan
         self._context = context
         self._emit = emit
-        self._source = self._make_source(reader, keep, encoding)
+        self._source = self._make_source(reader, keep or _unnamed, encoding or asyncio.Semaphore(1))
         self._upload = Upload(
             context,
             self.key,
@@ -181,6 +183,16 @@ class Deliverable:
         if self._completed:
             await self._upload.drop_superseded()
 
+    async def abandon(self) -> None:
+        """Abort its upload, if that is in progress: only where it can be made anew at any time.
+
+        Raises:
+            StoreError: See `Upload.abandon`.
+        """
+        self._source.close()
+        if not self._completed:
+            await self._upload.abandon()
+
     def needed_from(self) -> int:
         """Return the recording's first sample, behind part 1's, that is still to be sent."""
         source = self._source
@@ -249,6 +261,10 @@ class Deliverable:
     def _part_done(self, part: Part) -> None:
         self._source.sent(part.number)
         self._emit(events.PartUploaded(self.spec.name, self.key, part.number, part.size))
+
+
+def _unnamed(file: str) -> EncodedParts:
+    return EncodedParts(None, file, SpoolQuota(sys.maxsize))
 
 
 def _parts_told(told: Mapping[str, Any]) -> dict[int, Part]:

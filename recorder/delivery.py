@@ -41,6 +41,7 @@ from recorder.quota import SpoolQuota
 from recorder.result import RecordingResult, State
 from recorder.shelf import ChunkShelf
 from recorder.spool import Spool
+from recorder.tally import Tally, refuse_gone
 from recorder.turn_clips import TurnClips
 from uploader.checksum import crc64nvme
 from uploader.errors import BotRecorderError, NoSuchObject, StoreError, TransientError
@@ -105,6 +106,17 @@ class Delivery:
             engine.in_thread,
             self.shelf.gone,
         )
+        self._tally: Tally | None = None
+        if plan.peaks_samples_per_pixel:
+            reader = ChunkReader(
+                contents.sealed,
+                contents.chunk_path,
+                self._fetch_chunk,
+                engine.in_thread,
+                refuse_gone,
+            )
+            folder = spool.path if spool else None
+            self._tally = Tally(self.account, folder, reader, engine.in_thread)
         self._expected: list[str] = []
         self._pruned = 0
         self._outputs = self.account.outputs
@@ -376,7 +388,7 @@ class Delivery:
         attributes = self.plan.chunk_attributes(chunk)
         path = self._contents.chunk_path(chunk)
         try:
-            body = await self._engine.in_thread(lambda: _read_chunk(path, chunk))
+            body = await self._engine.in_thread(self._read_and_note, path, chunk)
         except (FileNotFoundError, NotADirectoryError):
             if not await self._is_stored(chunk):
                 self.shelf.gone(chunk.number)
@@ -386,6 +398,12 @@ class Delivery:
                 lambda: context.store.put(key, body, attributes, checksum=chunk.checksum),
             )
             self._emit(events.ChunkUploaded(chunk, key, context.store.url(key)))
+
+    def _read_and_note(self, path: Path, chunk: Chunk) -> Body:
+        body = _read_chunk(path, chunk)
+        if self._tally is not None:
+            self._tally.note(chunk, body)
+        return body
 
     async def _is_stored(self, chunk: Chunk) -> bool:
         """Return whether the store has a chunk that no manifest lists yet, and no file here."""
@@ -517,8 +535,16 @@ class Delivery:
         steps = [output.finish(samples) for output in self._outputs]
         if "turns" in self.plan.outputs:
             steps.append(self._clips.deliver(samples))
-        _raise_first(await asyncio.gather(*steps, return_exceptions=True))
-        outcome = self.account.outcome()
+        if self._tally is not None:  # its bytes are fixed, too, by now: whoever puts them
+            self._tally.begin()
+        try:
+            _raise_first(await asyncio.gather(*steps, return_exceptions=True))
+            outcome = self.account.outcome()
+            if self._tally is not None and outcome in (State.COMPLETED, State.COMPLETED_WITH_GAPS):
+                await self._tally.end(patient=self._adopted)
+        finally:
+            if self._tally is not None:
+                await self._tally.drop()
         try:
             await self._write_manifest(outcome)
         except StoreError:

@@ -82,6 +82,22 @@ def mixed_outputs(
     return specs
 
 
+def mixed_layout(names: Sequence[str]) -> Literal["mono", "stereo"]:
+    """Return the layout of the output called `audio`, or of the one there would be."""
+    return "mono" if "mono" in names and "stereo" not in names else "stereo"
+
+
+def extra_output(
+    layout: Literal["mono", "stereo"],
+    form: Format,
+    first_sample: int = 0,
+    declared: tuple[str, ...] = (),
+) -> OutputSpec:
+    """Return a mixed output that a recording was not made with: it has its layout's name."""
+    file = f"{layout}.{form.extension}"
+    return OutputSpec(layout, file, layout, first_sample=first_sample, declared=declared)
+
+
 def track_output(track: str, form: Format, first_sample: int = 0) -> OutputSpec:
     """Return the output of one track."""
     return OutputSpec(track, f"{track}.{form.extension}", "track", track, first_sample)

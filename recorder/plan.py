@@ -12,11 +12,15 @@ from recorder.chunks import CHUNKS, OPEN_CHUNK, Chunk
 from recorder.containers import Codec, Container, format_names, output_format
 from recorder.containers.opus import DEFAULT_BITRATE
 from recorder.names import check_metadata, check_recording_id, check_tags, check_track
-from recorder.outputs import OutputSpec
+from recorder.outputs import OutputSpec, mixed_layout
+from recorder.waveform import MAX_SAMPLES_PER_PIXEL, MIN_SAMPLES_PER_PIXEL
 from uploader.errors import BotRecorderError
 from uploader.manifest import MANIFEST
 from uploader.store import MIN_PART_BYTES, ObjectAttributes
 from uploader.upload import RECORDING_ID
+
+PEAKS = "peaks.json"
+"""Below a recording's folder: its waveform."""
 
 FIRST_SAMPLE = "recorder-first-sample"
 TRACKS = "recorder-tracks"
@@ -53,6 +57,7 @@ class Plan:
             attached to a recording which another host had finished; empty for the recording.
         first_sample: Where, on the recording's clock, its audio begins: 0 but for continuations.
         opus_bitrate: Bits per second of each channel, where the format is `opus`.
+        peaks_samples_per_pixel: Of the waveform that is made of it; 0 for none.
         imported: Where it comes from, if it was not recorded here: plain JSON types, for the
             manifest; empty if it was.
         vcon: Whether a vCon is written beside it when it is complete.
@@ -82,6 +87,7 @@ class Plan:
     continuation: str = ""
     first_sample: int = 0
     opus_bitrate: int = DEFAULT_BITRATE
+    peaks_samples_per_pixel: int = 0
     imported: Mapping[str, Any] = field(default_factory=dict)
     vcon: bool = False
     web_url: str = ""
@@ -110,6 +116,17 @@ class Plan:
     def open_chunk_key(self) -> str:
         """Key of the open chunk's object."""
         return f"{self.folder}{CHUNKS}{OPEN_CHUNK}"
+
+    @property
+    def peaks_key(self) -> str:
+        """Key of the waveform."""
+        return self.folder + PEAKS
+
+    @property
+    def peaks_spec(self) -> OutputSpec:
+        """What the waveform shows: the mixed output that has the name `audio`, or would have it."""
+        layout = mixed_layout(self.outputs)
+        return OutputSpec(layout, "", layout, "", self.first_sample, self.tracks)
 
     def seconds(self, samples: int) -> float:
         """Return a length in seconds, to the microsecond."""
@@ -142,6 +159,23 @@ class Plan:
                 FIRST_SAMPLE: str(spec.first_sample),
             },
             self.storage_class,
+        )
+
+    def peaks_attributes(self, channels: int) -> ObjectAttributes:
+        """Return what a person sees beside the waveform."""
+        return self._attributes(
+            f"{self.recording_id}-{PEAKS}",
+            "application/json",
+            {CHANNELS: str(channels), FIRST_SAMPLE: str(self.first_sample)},
+            self.storage_class,
+        )
+
+    def export_attributes(
+        self, file: str, media_type: str, metadata: Mapping[str, str]
+    ) -> ObjectAttributes:
+        """Return what a person sees beside an exported file."""
+        return self._attributes(
+            f"{self.recording_id}-{file}", media_type, metadata, self.storage_class
         )
 
     def _attributes(
@@ -193,6 +227,7 @@ class Plan:
             "token": self.token,
             "continuation": self.continuation,
             "first_sample": self.first_sample,
+            "peaks_samples_per_pixel": self.peaks_samples_per_pixel,
             **({"imported": dict(self.imported)} if self.imported else {}),
             **({"vcon": True, "web_url": self.web_url} if self.vcon else {}),
         }
@@ -231,6 +266,7 @@ class Plan:
                 opus_bitrate=_whole(
                     {"opus_bitrate": DEFAULT_BITRATE, **document}, "opus_bitrate", 1
                 ),
+                peaks_samples_per_pixel=_peaks(document),
                 imported=dict(document.get("imported") or {}),
                 vcon=document.get("vcon") is True,
                 web_url=_web_url(document.get("web_url", "")),
@@ -262,6 +298,15 @@ def _whole(document: Mapping[str, Any], name: str, least: int) -> int:
     value = document[name]
     if type(value) is not int or value < least:
         raise ValueError(f"{name} is no whole number from {least}")
+    return value
+
+
+def _peaks(document: Mapping[str, Any]) -> int:
+    if "peaks_samples_per_pixel" not in document:  # before there was one
+        return 0
+    value = _whole(document, "peaks_samples_per_pixel", 0)
+    if value and not MIN_SAMPLES_PER_PIXEL <= value <= MAX_SAMPLES_PER_PIXEL:
+        raise ValueError("peaks_samples_per_pixel is out of range")
     return value
 
 

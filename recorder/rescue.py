@@ -21,7 +21,8 @@ from recorder.clean_up import CleanUp, listed_leftovers, upload_name
 from recorder.continuation import list_continuation
 from recorder.delivery import Delivery
 from recorder.depot import Depot
-from recorder.plan import Plan
+from recorder.export import EXPORTS
+from recorder.plan import PEAKS, Plan
 from recorder.recovered import Outcome, Recovered, failed, finished
 from recorder.recovery import DURABLE, Rests, stale_seconds
 from recorder.stored_contents import StoredContents
@@ -388,5 +389,5 @@ def _note(folders: dict[str, Sighting], info: ObjectInfo) -> None:
         sighting.manifest = info.etag
     elif rest.startswith(CHUNKS):
         sighting.chunks.add((info.key, info.etag))
-    else:
+    elif rest != PEAKS and not rest.startswith(EXPORTS):
         sighting.outputs += info.size > EMPTY_BYTES

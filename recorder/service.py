@@ -319,6 +319,7 @@ class Recorder:
             stall_seconds=settings.stall_seconds,
             tracks=tuple(track.name for track in speakers),
             token=secrets.token_hex(8),
+            peaks_samples_per_pixel=settings.peaks_samples_per_pixel if settings.peaks else 0,
             imported=dict(imported or {}),
             vcon=settings.vcon,
             web_url=(settings.web_url or "") if settings.vcon else "",

@@ -32,6 +32,11 @@ from recorder.location import LOCATION_RULE, Location, parse_location
 from recorder.names import InvalidName, check_metadata, check_prefix, check_tags
 from recorder.settings_text import PREFIX, Report, seconds, setting, size, table, variables
 from recorder.settings_values import GIB, MIB, TIB, OutputName
+from recorder.waveform import (
+    DEFAULT_SAMPLES_PER_PIXEL,
+    MAX_SAMPLES_PER_PIXEL,
+    MIN_SAMPLES_PER_PIXEL,
+)
 from uploader.errors import BotRecorderError
 from uploader.store import MAX_PART_BYTES, MIN_PART_BYTES
 
@@ -219,6 +224,16 @@ class Settings(BaseSettings):
     )
     keep_chunks: bool = setting(
         "Keep the chunks in the bucket after the outputs are complete", "true or false", False
+    )
+    peaks: bool = setting(
+        "Write the waveform, peaks.json, beside the outputs", "true or false", True
+    )
+    peaks_samples_per_pixel: int = setting(
+        "Samples that each of the waveform's points stands for",
+        f"a whole number from {MIN_SAMPLES_PER_PIXEL} to {MAX_SAMPLES_PER_PIXEL}",
+        DEFAULT_SAMPLES_PER_PIXEL,
+        ge=MIN_SAMPLES_PER_PIXEL,
+        le=MAX_SAMPLES_PER_PIXEL,
     )
     tags: Annotated[dict[str, str], BeforeValidator(partial(values.pairs, check_tags))] = setting(
         "Object tags of what is made", values.PAIRS_RULE, dict

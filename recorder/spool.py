@@ -7,6 +7,7 @@
     chunks/000001.wav ...          sealed chunks, byte for byte the objects they become
     encoded/audio.flac.00001 ...   a compressed output's parts, until they are in the bucket
     checkpoint.json                what sealing knew after the last chunk
+    peaks-0                        the waveform of the chunks that were sent, see `recorder.tally`
     result.json                    how it ended, where it could not be finished
 """
 

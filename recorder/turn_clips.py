@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from recorder.deliverable import Deliverable
@@ -37,18 +37,24 @@ class TurnClips:
 
     async def deliver(self, sealed_samples: int) -> None:
         """Put the clips of all turns that end before `sealed_samples`; results tell how it went."""
-        for turn in list(self._timeline.turns):
-            if turn.end is None or turn.end > sealed_samples:
-                continue
+        for turn, spec in self._due(sealed_samples):
             if turn.number not in self._clips:
-                first = self.first_sample(turn)
-                track = self._timeline.tracks[turn.track].name
-                spec = turn_output(turn.number, track, first, self._plan.output_format)
-                self._clips[turn.number] = self._make(spec), turn.end
+                self._clips[turn.number] = self._make(spec), turn.end or 0
         left = [clip.finish(end) for clip, end in self._clips.values() if not clip.completed]
         for failed in await asyncio.gather(*left, return_exceptions=True):
             if failed is not None:
                 raise failed
+
+    def specs(self, sealed_samples: int) -> list[OutputSpec]:
+        """Return the clips of all turns that end before `sealed_samples`."""
+        return [spec for _, spec in self._due(sealed_samples)]
+
+    def _due(self, sealed_samples: int) -> Iterator[tuple[Turn, OutputSpec]]:
+        for turn in list(self._timeline.turns):
+            if turn.end is not None and turn.end <= sealed_samples:
+                track = self._timeline.tracks[turn.track].name
+                first = self.first_sample(turn)
+                yield turn, turn_output(turn.number, track, first, self._plan.output_format)
 
     def first_sample(self, turn: Turn) -> int:
         """Return where a turn's clip begins: before it by the pre-roll, not into the one before."""

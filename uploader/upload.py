@@ -318,6 +318,15 @@ class Upload:
             await self._drop(store, self.superseded[-1])
             self.superseded.pop()
 
+    async def abandon(self) -> None:
+        """Abort the upload in progress, too: only where its object can be made anew at any time.
+
+        Raises:
+            StoreError: Refused, or not to be had before the deadline.
+        """
+        self._start_anew()
+        await self.drop_superseded()
+
     async def _drop(self, store: Store, upload_id: str) -> None:
         await self._call("abort_multipart", lambda: store.abort_multipart(self.key, upload_id))
 

@@ -7,10 +7,13 @@ from typing import Annotated
 
 import typer
 
+from recorder.cli.assemble import assemble
 from recorder.cli.demo import demo
 from recorder.cli.doctor import doctor
+from recorder.cli.export import export
 from recorder.cli.import_ import import_
 from recorder.cli.ls import ls
+from recorder.cli.peaks import peaks
 from recorder.cli.record import record
 from recorder.cli.recover import RecoverCommand, recover
 from recorder.cli.settings import settings
@@ -26,7 +29,10 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.command("import")(import_)  # a word of Python's
-for command in (record, ls, show, verify, recover, vcon, doctor, demo, settings):
+for command in (
+    *(record, ls, show, verify, export, assemble, peaks, recover),
+    *(vcon, doctor, demo, settings),
+):
     app.command(cls=RecoverCommand if command is recover else None)(command)
 
 

@@ -9,7 +9,7 @@ import typer
 
 from recorder.catalog import Catalog, Page, Recording
 from recorder.cli import options, output, runtime
-from recorder.cli.show import leftovers
+from recorder.cli.show import has_peaks, leftovers
 from recorder.stores import make_store
 
 DEFAULT_LIMIT = 50
@@ -52,6 +52,8 @@ def _plain(recording: Recording) -> dict[str, Any]:
         "chunks": len(manifest.items("chunks")),
         "outputs": len(manifest.items("outputs")),
         "output_bytes": recording.output_bytes,
+        "peaks": has_peaks(manifest),
+        "exports": len(manifest.items("exports")),
         "gaps": len(manifest.items("gaps")),
         "recovered": len(manifest.items("recovered")),
         "continuations": len(manifest.items("continuations")),
@@ -101,6 +103,8 @@ def _remark(recording: Recording, now: datetime) -> str:
         remarks.append("recovered")
     if recording.manifest.items("continuations"):
         remarks.append("late audio")
+    if exports := recording.manifest.items("exports"):
+        remarks.append(output.many(len(exports), "export"))
     if left := leftovers(recording.manifest):
         remarks.append(f"{len(left)} left over")
     if recording.uploads:

@@ -17,10 +17,12 @@ from rich.console import Console
 
 from recorder.cli import output
 from recorder.cli.options import UsageError
+from recorder.export import ExportError
 from recorder.imports.audio import UnreadableSource
 from recorder.imports.request import ImportRefused
 from recorder.links import NoWebAddress
 from recorder.names import InvalidName
+from recorder.peaks import PeaksError
 from recorder.player import InputError
 from recorder.settings import SettingsError
 from recorder.vcon_document import NoVcon
@@ -31,11 +33,13 @@ SUCCESS, FAILURE, WRONG_INPUT = 0, 1, 2
 _INSIST_SECONDS = 1.0
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _WRONG_INPUT = (
+    ExportError,
     ImportRefused,
     InputError,
     InvalidName,
     NoVcon,
     NoWebAddress,
+    PeaksError,
     SettingsError,
     UnreadableSource,
     UsageError,

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.table import Table
 from rich.text import Text
 
 from recorder.catalog import Catalog, Details, Document
@@ -81,6 +82,7 @@ def _print(console: Console, details: Details, store: Store) -> None:
     _print_head(console, details, store)
     manifest, folder = details.recording.manifest, details.recording.folder
     _print_outputs(console, manifest, details.objects, folder)
+    _print_files(console, manifest, details.objects, folder)
     _print_chunks(console, details)
     _print_uploads(console, details)
     _print_turns(console, manifest)
@@ -164,7 +166,7 @@ def _print_outputs(
             (
                 made.text("name"),
                 key.removeprefix(folder),
-                output.state_text(state, _object_problem(made, objects)),
+                output.state_text(state, _object_problem(made, objects, state)),
                 output.size(made.count("bytes")) if made.count("bytes") else "",
                 output.seconds(made.number("duration_seconds")) if made.count("bytes") else "",
                 made.count("parts") or "",
@@ -184,8 +186,42 @@ def _print_outputs(
             output.print_note(console, f"{made.text('name')}: {reason}")
 
 
-def _object_problem(made: Document, objects: dict[str, ObjectInfo]) -> str:
-    if made.text("state") != "completed":
+def _print_files(
+    console: Console, manifest: Document, objects: dict[str, ObjectInfo], folder: str
+) -> None:
+    """Print what was made of the recording beside its outputs: waveform, exports."""
+    told = manifest.values.get("peaks")
+    peaks = Document(told) if isinstance(told, dict) else None
+    exports = manifest.items("exports")
+    if peaks is None and not exports:
+        return
+    table = output.table("file", "state", "size>", "of")
+    if peaks is not None:
+        shape = f"{peaks.count('length'):,} points of {peaks.count('samples_per_pixel'):,} samples"
+        good = peaks.text("state") == "completed"
+        _add_file(table, peaks, objects, folder, shape if good else "")
+    for one in exports:
+        begin, rate = one.count("first_sample"), manifest.count("sample_rate")
+        start = f", from {output.seconds(begin / rate)}" if begin and rate > 0 else ""
+        length = output.seconds(one.number("duration_seconds"))
+        _add_file(table, one, objects, folder, f"{one.text('layout')}, {length}{start}")
+    console.print()
+    console.print(table)
+    if peaks is not None and (reason := peaks.text("reason")):
+        output.print_note(console, f"waveform: {reason}")
+
+
+def _add_file(
+    table: Table, told: Document, objects: dict[str, ObjectInfo], folder: str, of: str
+) -> None:
+    state = told.text("state") or "completed"
+    text = output.state_text(state, _object_problem(told, objects, state))
+    size = output.size(told.count("bytes")) if told.count("bytes") else ""
+    output.add_row(table, (told.text("key").removeprefix(folder), text, size, of))
+
+
+def _object_problem(made: Document, objects: dict[str, ObjectInfo], state: str) -> str:
+    if state != "completed":
         return ""
     info = objects.get(made.text("key"))
     if info is None:
@@ -309,6 +345,12 @@ def _print_continuations(console: Console, manifest: Document, folder: str) -> N
         )
     console.print()
     console.print(table)
+
+
+def has_peaks(manifest: Document) -> bool:
+    """Return whether a manifest tells of a waveform."""
+    told = manifest.values.get("peaks")
+    return isinstance(told, dict) and told.get("state") == "completed"
 
 
 def leftovers(manifest: Document) -> list[str]:

@@ -140,6 +140,9 @@ def _print_proofs(console: Console, report: Report) -> None:
         proofs = [proof for proof in report.proofs if proof.kind == kind]
         if proofs:
             _add_row(table, output.many(len(proofs), what), proofs, "")
+    for proof in report.proofs:
+        if proof.kind in ("peaks", "export"):
+            _add_row(table, _short(proof.key, report), [proof], proof.checksum)
     console.print()
     console.print(table)
 
@@ -148,7 +151,7 @@ def _add_row(table: Any, name: str, proofs: list[Proof], checksum: str) -> None:
     length = sum(proof.samples / max(1, proof.sample_rate) for proof in proofs)
     same = ["manifest"] if all(proof.compared for proof in proofs) else ["header"]
     if all(proof.rendered for proof in proofs):
-        same.append("chunks")
+        same.append("audio" if proofs[0].kind == "peaks" else "chunks")
     size = output.size(sum(proof.bytes for proof in proofs))
     output.add_row(table, (name, size, output.seconds(length), checksum, ", ".join(same)))
 

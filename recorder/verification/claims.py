@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import Literal
 
 from recorder.catalog import Document
 from recorder.containers import Codec, Container, container
 from recorder.verification.report import Ledger, MissingAudio
 from recorder.verification.scan import Wanted
+from recorder.waveform import Shape
 from uploader.checksum import decode
 from uploader.manifest import MANIFEST
 
@@ -43,6 +45,29 @@ class Continuation:
     samples: int | None
 
 
+@dataclass(frozen=True, slots=True)
+class WantedFile:
+    """An object that is no WAV file, as its manifest describes it.
+
+    Attributes:
+        kind: What it is.
+        key: Where it is.
+        bytes: Its size.
+        checksum: CRC-64/NVME of its bytes.
+        samples: Of the audio it is of.
+        sample_rate: Hz, of that.
+        shape: Of a waveform, what it must say of itself.
+    """
+
+    kind: Literal["peaks", "export"]
+    key: str
+    bytes: int
+    checksum: int | None
+    samples: int
+    sample_rate: int
+    shape: Shape | None = None
+
+
 @dataclass(slots=True)
 class Claims:
     """What one manifest says there is.
@@ -64,6 +89,7 @@ class Claims:
         leftovers: Keys of objects that could not be deleted.
         gaps: Missing audio.
         continuations: Late audio.
+        files: Further objects that should be complete: the waveform, exports.
     """
 
     folder: str
@@ -82,6 +108,7 @@ class Claims:
     leftovers: frozenset[str] = frozenset()
     gaps: list[MissingAudio] = field(default_factory=list)
     continuations: list[Continuation] = field(default_factory=list)
+    files: list[WantedFile] = field(default_factory=list)
 
     @property
     def manifest_key(self) -> str:

@@ -26,6 +26,7 @@ from recorder.containers.opus import (
 from recorder.containers.wav import WavInfo
 from recorder.render import Samples
 from recorder.verification.scan import Scan
+from recorder.waveform import Waveform
 from uploader.checksum import crc64nvme
 
 _BLOCK = 65_536  # frames decoded at a time
@@ -37,10 +38,18 @@ class EncodedScan(Scan):
     Args:
         codec: Its format.
         silent: Ranges of samples that must be digital silence, where that can be told.
+        waveform: To be filled, where it can be.
     """
 
-    def __init__(self, codec: Codec, silent: Sequence[tuple[int, int]] = ()) -> None:
-        super().__init__(silent if codec.lossless else ())
+    def __init__(
+        self,
+        codec: Codec,
+        silent: Sequence[tuple[int, int]] = (),
+        waveform: Waveform | None = None,
+    ) -> None:
+        super().__init__(
+            silent if codec.lossless else (), waveform=waveform if codec.lossless else None
+        )
         self._codec = codec
         self._file: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - `close` closes it
         self._md5 = b""
@@ -63,8 +72,7 @@ class EncodedScan(Scan):
         md5 = hashlib.md5(usedforsecurity=False)
         try:
             for frames in self.frames(0, self.info.samples):
-                self._listen(frames)
-                self.samples += len(frames)
+                self._hear(frames)
                 self._sum = crc64nvme(frames.data.cast("B"), self._sum)
                 md5.update(frames.data)
         except soundfile.LibsndfileError as error:

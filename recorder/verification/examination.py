@@ -10,6 +10,7 @@ from recorder.verification.decoding import EncodedScan
 from recorder.verification.objects import Objects, pieces
 from recorder.verification.report import Ledger
 from recorder.verification.scan import Scan, Wanted
+from recorder.waveform import Waveform
 from uploader.checksum import encode
 from uploader.store import ObjectInfo
 from uploader.upload import RECORDING_ID
@@ -61,15 +62,22 @@ class Examiner:
     def _same_size(self, wanted: Wanted, info: ObjectInfo) -> bool:
         return self._ledger.equal(wanted.key, "size", wanted.bytes, info.size, "bytes")
 
-    async def scan(self, wanted: Wanted, info: ObjectInfo) -> Scan:
+    async def scan(
+        self, wanted: Wanted, info: ObjectInfo, waveform: Waveform | None = None
+    ) -> Scan:
         """Read an object. What is returned is to be closed.
+
+        Args:
+            wanted: What it should be.
+            info: What the store says of it.
+            waveform: To be filled on the way.
 
         Raises:
             StoreError: The store refuses, or does not answer.
         """
-        scan = Scan(wanted.silent)
+        scan = Scan(wanted.silent, waveform=waveform)
         if wanted.codec is not None:
-            scan = EncodedScan(wanted.codec, wanted.silent)
+            scan = EncodedScan(wanted.codec, wanted.silent, waveform)
         try:
             async with aclosing(self._objects.stream(pieces(wanted.key, info.size))) as stream:
                 async for _, data in stream:

@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Literal
 
 from recorder.catalog import Document
 from recorder.containers import codec, wav
-from recorder.outputs import OutputSpec, mixed_outputs, track_output, turn_output
+from recorder.outputs import (
+    OutputSpec,
+    extra_output,
+    mixed_outputs,
+    track_output,
+    turn_output,
+)
 from recorder.verification.claims import Claims, Reading, texts
 from recorder.verification.scan import Wanted
 from uploader.parts import part_count
@@ -16,10 +23,11 @@ from uploader.upload import RECORDING_ID
 def read_outputs(reading: Reading) -> None:
     """Enter what is said of outputs, and take note of those that should be complete."""
     claims, listed = reading.claims, reading.manifest.items("outputs")
-    specs = _asked(reading)
+    asked = _asked(reading)
+    specs = asked | _assembled(reading, asked)
     names = [made.text("name") for made in listed]
     reading.once("output", names)
-    for name in specs if claims.final else ():
+    for name in asked if claims.final else ():
         reading.holds(name in names, "outputs", f"one called {name!r}", "none")
     for made in listed:
         spec = specs.get(made.text("name"))
@@ -37,6 +45,22 @@ def _asked(reading: Reading) -> dict[str, OutputSpec]:
     if "tracks" in asked:
         specs += [track_output(name, claims.form) for name in claims.tracks]
     return {spec.name: replace(spec, first_sample=claims.first_sample) for spec in specs}
+
+
+def _assembled(reading: Reading, asked: dict[str, OutputSpec]) -> dict[str, OutputSpec]:
+    """Return the outputs that were made later on, and that the recording was not made with."""
+    claims, found = reading.claims, dict[str, OutputSpec]()
+    declared = texts(reading.manifest, "tracks_declared")
+    for made in reading.manifest.items("outputs"):
+        name = made.text("name")
+        if name in asked or not made.text("assembled_at"):
+            continue
+        if name in claims.tracks:
+            found[name] = track_output(name, claims.form, claims.first_sample)
+        elif name in ("mono", "stereo"):
+            kind: Literal["mono", "stereo"] = "mono" if name == "mono" else "stereo"
+            found[name] = extra_output(kind, claims.form, claims.first_sample, declared)
+    return found
 
 
 def _read_output(reading: Reading, made: Document, spec: OutputSpec) -> None:
@@ -67,6 +91,7 @@ def read_turns(reading: Reading) -> None:
     """Enter what is said of turns, and take note of the clips that should be complete."""
     claims, listed = reading.claims, reading.manifest.items("turns")
     clipped = "turns" in texts(reading.manifest, "outputs_asked")
+    clipped = clipped or any(turn.text("key") for turn in listed)  # made later on
     latest: dict[str, int] = {}
     known, number = ", ".join(claims.tracks) or "none", 0
     for turn in listed:

@@ -16,6 +16,7 @@ from recorder.verification.claims import (
     Reading,
     texts,
 )
+from recorder.verification.files import read_files
 from recorder.verification.made import read_outputs, read_turns
 from recorder.verification.report import Ledger, MissingAudio
 from recorder.verification.scan import Wanted
@@ -38,6 +39,7 @@ def read_claims(manifest: Document, folder: str, ledger: Ledger, recording_id: s
     _read_gaps(reading)
     read_outputs(reading)
     read_turns(reading)
+    read_files(reading)
     _read_continuations(reading)
     return claims
 

@@ -11,7 +11,7 @@ from recorder.verification.report import Ledger
 from uploader.store import ObjectInfo
 
 #: What may be there while a recording is not final, before its manifest tells of it.
-_UNTOLD = re.compile(r"chunks/(\d{6,}|open)\.wav|turns/[^/]+")
+_UNTOLD = re.compile(r"chunks/(\d{6,}|open)\.wav|turns/[^/]+|peaks\.json")
 
 
 def look_for_others(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
-Kind = Literal["output", "turn", "chunk"]
+Kind = Literal["output", "turn", "chunk", "peaks", "export"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +41,8 @@ class Proof:
         sample_rate: Hz.
         checksum: CRC-64/NVME of the bytes that were read, base64.
         compared: Whether the manifest has a checksum, which this one equals.
-        rendered: Whether its samples were made again from the chunks, and are the same.
+        rendered: Whether its samples were made again from the chunks, and are the same; of a
+            waveform, its points from the audio.
     """
 
     key: str

@@ -12,6 +12,7 @@ from recorder.containers.wav import InvalidWav, WavInfo, parse_header
 from recorder.outputs import OutputSpec
 from recorder.render import Samples
 from recorder.verification.report import Kind, Proof
+from recorder.waveform import Waveform
 from uploader.checksum import combine, crc64nvme, encode
 
 _HEADER_BYTES = 4096  # a header, whatever other programs put before the samples
@@ -80,6 +81,7 @@ class Scan:
         problem: Why it is none.
         sounds: The first sample that should be silent and is not.
         samples: Whole frames so far.
+        waveform: Has all frames added, if there is one.
         undecoded: Why what is behind the header is not what it says; empty if it is.
     """
 
@@ -90,6 +92,7 @@ class Scan:
     problem: str = "there are no bytes"
     sounds: int | None = None
     samples: int = 0
+    waveform: Waveform | None = None
     undecoded: str = ""
     _header: int = 0
     _rest: bytes = field(default=b"", repr=False)
@@ -113,8 +116,7 @@ class Scan:
         whole = len(joined) // width * width
         self._rest = bytes(joined[whole:])
         frames = np.frombuffer(joined[:whole], dtype="<i2").reshape(-1, self.info.channels)
-        self._listen(frames)
-        self.samples += len(frames)
+        self._hear(frames)
         return frames
 
     def holds(self, checksum: int, length: int) -> bool:
@@ -142,6 +144,14 @@ class Scan:
             compared=wanted.checksum is not None,
             rendered=rendered,
         )
+
+    def _hear(self, frames: Samples) -> None:
+        """Take note of the next frames."""
+        self._listen(frames)
+        channels = frames.shape[1]
+        if self.waveform is not None and self.waveform.shape.channels == channels:
+            self.waveform.add(frames, self.samples)
+        self.samples += len(frames)
 
     def _listen(self, frames: Samples) -> None:
         for start, end in self.silent:

@@ -10,6 +10,7 @@ from recorder.catalog import Catalog, Details, Document
 from recorder.names import check_recording_id
 from recorder.verification.claims import Claims, Continuation
 from recorder.verification.examination import Examiner
+from recorder.verification.files import Heard, heard_of, prove_files
 from recorder.verification.manifest import read_claims
 from recorder.verification.objects import Objects, Step
 from recorder.verification.others import look_for_others, look_for_uploads
@@ -79,11 +80,14 @@ class _Verification:
         look_for_uploads(everything, self._details, ledger)
         wanted = [one for claim in everything for one in _readable(claim)]
         listed = self._details.objects
-        self._objects.total = sum(listed[one.key].size for one in wanted if one.key in listed)
+        read = [*(one.key for one in wanted), *(one.key for c in everything for one in c.files)]
+        self._objects.total = sum(listed[key].size for key in read if key in listed)
         like = {one.checksum: one.key for one in wanted if one.checksum is not None}
         examiner = Examiner(self._objects, ledger, listed.keys(), like)
         for claim in everything:
-            await self._prove(claim, examiner)
+            heard = heard_of(claim)
+            await self._prove(claim, examiner, heard)
+            self._proofs += await prove_files(claim, self._objects, listed, ledger, heard)
         return Report(
             recording_id=recording.recording_id,
             folder=folder,
@@ -120,7 +124,7 @@ class _Verification:
         ledger.holds(not nested, key, "continuations", "none of a continuation", nested)
         return late
 
-    async def _prove(self, claims: Claims, examiner: Examiner) -> None:
+    async def _prove(self, claims: Claims, examiner: Examiner, heard: Heard | None) -> None:
         infos = await examiner.heads(claims.objects)
         there = [one for one in claims.objects if one.key in infos]
         rendering = Rendering(claims, self._objects, examiner)
@@ -135,7 +139,7 @@ class _Verification:
                 note = f"{claims.form.name} changes samples: they cannot be compared with chunks"
                 self._ledger.notes.append(note)
         await asyncio.gather(
-            *(self._prove_one(one, infos[one.key], examiner, rendering) for one in there)
+            *(self._prove_one(one, infos[one.key], examiner, rendering, heard) for one in there)
         )
         if bare := sum(one.checksum is None for one in there):
             note = (
@@ -144,12 +148,18 @@ class _Verification:
             self._ledger.notes.append(note)
 
     async def _prove_one(
-        self, wanted: Wanted, info: ObjectInfo, examiner: Examiner, rendering: Rendering
+        self,
+        wanted: Wanted,
+        info: ObjectInfo,
+        examiner: Examiner,
+        rendering: Rendering,
+        heard: Heard | None,
     ) -> None:
+        heard = heard if heard is not None and heard.key == wanted.key else None
         async with self._slots:
-            scan = await examiner.scan(wanted, info)
+            scan = await examiner.scan(wanted, info, heard.waveform if heard else None)
             try:
-                await self._prove_scanned(wanted, info, scan, examiner, rendering)
+                await self._prove_scanned(wanted, info, scan, examiner, rendering, heard)
             finally:
                 scan.close()
 
@@ -160,6 +170,7 @@ class _Verification:
         scan: Scan,
         examiner: Examiner,
         rendering: Rendering,
+        heard: Heard | None,
     ) -> None:
         rendition, where = rendering.made.get(wanted.key), ""
         read = rendition is not None and scan.size == info.size
@@ -170,6 +181,8 @@ class _Verification:
         if rendition is not None and not damaged:
             there = "those of its chunks"
             good &= self._ledger.holds(not where, wanted.key, "samples", there, where)
+        if heard is not None:
+            heard.proved = good
         if good:
             self._proofs.append(scan.proof(wanted, rendered=rendition is not None))
 
@@ -185,4 +198,4 @@ def _manifests_first(finding: Finding) -> tuple[bool, str]:
 
 
 def _outputs_first(proof: Proof) -> tuple[int, str]:
-    return ("output", "turn", "chunk").index(proof.kind), proof.key
+    return ("output", "turn", "chunk", "peaks", "export").index(proof.kind), proof.key

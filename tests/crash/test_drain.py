@@ -76,7 +76,7 @@ async def stored(folder: Path) -> tuple[dict[str, bytes], list[str]]:
 async def assert_complete(folder: Path) -> None:
     """All that was said is in the bucket, and nothing else is anywhere."""
     objects, uploads = await stored(folder)
-    assert set(objects) == {"manifest.json", "audio.wav"}
+    assert set(objects) == {"manifest.json", "audio.wav", "peaks.json"}
     assert not uploads
     assert not list((folder / "spool").iterdir())
     assert json.loads(objects["manifest.json"])["state"] == "completed"

@@ -20,6 +20,7 @@ from scenario import Samples, Scenario
 
 from recorder.containers.flac import parse_streaminfo
 from recorder.stores import make_store
+from recorder.waveform import Parsed, extremes
 from uploader.store import Store
 
 EPSILON = 1e-6  # seconds, less than a sample
@@ -68,7 +69,9 @@ def check(
     }
     problems += _states(manifest, whole=whole)
     problems += _chunks(scenario, manifest, files)
+    peaks = files.pop("peaks.json", None)
     decoded = {name: _decoded(scenario, body) for name, body in files.items()}
+    problems += _peaks(manifest, peaks, decoded)
     noises = scenario.noises()
     tries: list[tuple[list[str], float]] = []
     for count in (accepted, accepted + 1):  # one may have been accepted, and not told of
@@ -116,6 +119,17 @@ def _chunks(scenario: Scenario, manifest: dict[str, Any], files: dict[str, bytes
     if samples != manifest["samples"]:
         problems.append(f"wrong: chunks hold {samples} samples, not {manifest['samples']}")
     return problems
+
+
+def _peaks(manifest: dict[str, Any], peaks: bytes | None, decoded: dict[str, Samples]) -> list[str]:
+    """Return what is not right about the waveform, compared with the mixed output's samples."""
+    if peaks is None or manifest["peaks"]["state"] != "completed":
+        return [f"unrecovered: waveform {manifest['peaks']}"]
+    audio, found = decoded.get("audio.wav"), Parsed.from_json(peaks)
+    if audio is None or not len(audio):
+        return []
+    wanted = extremes(audio, found.samples_per_pixel)
+    return [] if np.array_equal(found.values, wanted) else ["wrong: the waveform is of other audio"]
 
 
 def _decoded(scenario: Scenario, body: bytes) -> Samples:

@@ -113,7 +113,7 @@ class Calls:
         async with self.server.store() as store:
             infos = [info async for info in store.list_objects()]
             names = {info.key.partition("/call/")[2]: info.key for info in infos}
-            assert set(names) == {"audio.wav", "manifest.json"}
+            assert set(names) == {"audio.wav", "manifest.json", "peaks.json"}
             body = await store.get(names["audio.wav"])
             manifest = json.loads(await store.get(names["manifest.json"]))
             uploads = [upload async for upload in store.list_uploads()]

@@ -77,7 +77,8 @@ def test_a_proved_recording_is_success_and_says_what_was_proved(run: Run, call: 
     assert "length 2.50 s (60,000 samples at 24000 Hz)" in lines
     assert any(line.startswith("audio.wav 234.5 KiB 2.50 s ") for line in lines)
     assert "no gaps: the manifest tells of no missing audio" in lines
-    assert lines[-1].startswith("proved: nothing differs (1 object read, 234.5 KiB; ")
+    assert any(line.startswith("peaks.json ") for line in lines)
+    assert lines[-1].startswith("proved: nothing differs (2 objects read, 234.8 KiB; ")
 
 
 def test_what_differs_is_a_line_and_a_failure(run: Run, call: str, tmp_path: Path) -> None:
@@ -86,7 +87,7 @@ def test_what_differs_is_a_line_and_a_failure(run: Run, call: str, tmp_path: Pat
     done = run(call)
     assert done.exit_code == 1
     lines = squeezed(done.stdout)
-    assert lines[-2].startswith("not proved: 1 finding (0 objects read, 0 B; ")
+    assert lines[-2].startswith("not proved: 1 finding (1 object read, 377 B; ")
     expected = "audio.wav: object: expected an object of 240080 bytes, found no object"
     assert lines[-1] == expected
 
@@ -96,7 +97,9 @@ def test_json_is_one_document_for_all(run: Run, call: str) -> None:
     assert done.exit_code == 1
     good, unknown = json.loads(done.stdout)
     assert (good["ok"], good["recording_id"], good["findings"]) == (True, "call", [])
-    assert good["counts"]["bytes"] == good["proofs"][0]["bytes"] == 240_080
+    audio, peaks = good["proofs"]
+    assert (audio["bytes"], peaks["kind"]) == (240_080, "peaks")
+    assert good["counts"]["bytes"] == audio["bytes"] + peaks["bytes"]
     assert (unknown["ok"], unknown["recording_id"]) == (False, "nobody")
     assert "no recording 'nobody'" in unknown["error"]
     assert "no recording 'nobody'" in done.stderr

@@ -87,7 +87,7 @@ async def test_a_recording_makes_so_many_requests(store: FaultyStore, tmp_path: 
     manifests = store.calls.pop("put_manifest")
     assert store.calls == {
         "create_multipart": 1,
-        "put": 2 * chunks,  # and the first half of each while it is open
+        "put": 2 * chunks + 1,  # and the first half of each while it is open; the waveform
         "upload_part": PARTS,
         "complete_multipart": 1,
         "head": 1,
@@ -131,7 +131,7 @@ async def test_a_stop_takes_as_many_rounds_however_long_the_call(
     assert taken[SECONDS] == [
         ["put", "upload_part"],
         ["put_manifest"],  # the length is final
-        ["complete_multipart"],
+        ["complete_multipart", "put"],  # the waveform is put beside
         ["head"],
         ["put_manifest"],  # completed
         ["delete"],  # nobody waits for it

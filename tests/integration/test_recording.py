@@ -111,7 +111,7 @@ async def test_a_call_becomes_one_object_sample_for_sample(make: Make) -> None:
     folder = next(iter(stored)).rsplit("/", 1)[0].removesuffix("/turns")
     names = {key.removeprefix(folder + "/"): body for key, body in stored.items()}
     expected = {"audio.wav", "mono.wav", "user.wav", "bot.wav", "turns/0001-bot.wav"}
-    assert set(names) == {*expected, "manifest.json"}
+    assert set(names) == {*expected, "manifest.json", "peaks.json"}
 
     late = np.zeros(5 * RATE, dtype=np.int16)
     late[round(1.5 * RATE) : round(3.5 * RATE)] = bot

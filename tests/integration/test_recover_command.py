@@ -130,7 +130,7 @@ class Place:
     async def assert_finished(self, name: str, samples: int | None = None) -> None:
         """The recording is one playable object of so many samples of what was said, or fewer."""
         objects = await self.objects(name)
-        assert set(objects) == {"manifest.json", "audio.wav"}
+        assert set(objects) == {"manifest.json", "audio.wav", "peaks.json"}
         with wave.open(BytesIO(objects["audio.wav"])) as file:
             audio = np.frombuffer(file.readframes(file.getnframes()), "<i2")
         document = json.loads(objects["manifest.json"])

@@ -59,7 +59,7 @@ async def check(server: EmbeddedS3, samples: int) -> None:
     async with server.store("killed") as store:
         infos = [info async for info in store.list_objects()]
         names = sorted(info.key.rpartition("/")[2] for info in infos)
-        assert names == ["audio.wav", "manifest.json"]
+        assert names == ["audio.wav", "manifest.json", "peaks.json"]
         body = await store.get(next(info.key for info in infos if info.key.endswith(".wav")))
         assert [upload async for upload in store.list_uploads()] == []
     found = np.frombuffer(body[80:], dtype="<i2").reshape(-1, 2)[:, 0]

@@ -11,6 +11,7 @@ from whole_life_model import Model, Samples, laid_out
 
 from recorder.containers.wav import parse_header
 from recorder.result import RecordingResult
+from recorder.waveform import Parsed, extremes
 
 DURABLE = ("completed", "completed_with_gaps")
 
@@ -134,6 +135,19 @@ def check_whole(bucket: Path, recording_id: str, model: Model) -> str:
     return "joined" if len(documents) > 1 else "whole"
 
 
+def _check_peaks(bucket: Path, document: dict[str, Any], planes: dict[str, Samples]) -> Path:
+    """Check the waveform against the model; return its object."""
+    told = document["peaks"]
+    assert told["state"] == "completed", f"no waveform: {told}"
+    path: Path = bucket / told["key"]
+    found = Parsed.from_json(path.read_bytes())
+    mixed = [name for name in ("stereo", "mono") if name in document["outputs_asked"]]
+    if planes and document["samples"]:
+        wanted = extremes(_wanted((mixed or ["stereo"])[0], planes), found.samples_per_pixel)
+        np.testing.assert_array_equal(found.values, wanted, err_msg=str(path))
+    return path
+
+
 def _check_part(bucket: Path, folder: Path, model: Model, document: dict[str, Any]) -> set[Path]:
     """Check one manifest's objects; return them, itself included."""
     first = document["first_sample"]
@@ -154,6 +168,7 @@ def _check_part(bucket: Path, folder: Path, model: Model, document: dict[str, An
         if planes:
             same(decoded(path, model.rate), _wanted(one["name"], planes), path)
         objects.add(path)
+    objects.add(_check_peaks(bucket, document, planes))
     for told in document["turns"]:
         turn = model.turns[told["number"] - 1]
         assert (told["track"], told["start"]) == (turn.track, turn.start)
