@@ -15,6 +15,7 @@ import pytest
 from decoders import Samples, by_ffmpeg, by_libsndfile, decibels, dialogue
 
 from recorder import Recorder, RecordingResult, Settings, State, VirtualClock
+from recorder.assemble import assemble
 from recorder.containers.flac import FLAC
 from recorder.embedded import EmbeddedS3
 from recorder.stores import make_store
@@ -151,6 +152,25 @@ async def test_a_vcon_tells_what_kind_of_file_it_refers_to(
     digest = hashlib.sha512(stored[f"audio.{form}"][0]).digest()
     told = base64.urlsafe_b64encode(digest).decode().rstrip("=")
     assert dialog["content_hash"] == f"sha512-{told}"
+
+
+@pytest.mark.parametrize("form", ["flac", "opus"])
+async def test_outputs_that_are_assembled_later_have_the_recordings_format(
+    make: Make, form: str
+) -> None:
+    settings = make(format=form, keep_chunks=True)
+    said = talk()
+    await record(settings, said)
+    async with make_store(settings) as store:
+        await assemble(store, "call", ["mono", "tracks", "turns"])
+        report = await verify(store, "call")
+    assert report.ok, report.findings
+    stored = await objects(settings)
+    for name, samples in wanted(said).items():
+        found, _ = by_libsndfile(stored[f"{name}.{form}"][0])
+        assert found.shape == samples.shape
+        if form == "flac":
+            np.testing.assert_array_equal(found, samples)
 
 
 @pytest.mark.parametrize("form", ["flac", "opus"])
