@@ -43,6 +43,10 @@ T = TypeVar("T")
 Changes = Mapping[str, Any]
 
 
+class NoAudio(BotRecorderError):
+    """The store does not have the audio any more, or not as it was recorded."""
+
+
 class NotFinished(BotRecorderError):
     """A recording is not final: it has an owner, or waits for somebody to finish it."""
 
@@ -135,9 +139,15 @@ class AtRest:
                     await asyncio.wait([ahead])
 
     def _getting(self, key: str, start: int, end: int) -> asyncio.Task[bytes]:
-        return asyncio.ensure_future(self._get(key, start, end))
+        return asyncio.ensure_future(self.get(key, start, end))
 
-    async def _get(self, key: str, start: int, end: int) -> bytes:
+    async def get(self, key: str, start: int, end: int) -> bytes:
+        """Return bytes [start, end) of an object; that they are held is the caller's to reserve.
+
+        Raises:
+            BotRecorderError: The object has fewer.
+            StoreError: The store refuses, or does not answer.
+        """
         context = self.context
         try:
             body = await context.call("get", lambda: context.store.get(key, start=start, end=end))
@@ -230,4 +240,12 @@ def _check_final(document: Mapping[str, Any], name: str) -> None:
         )
 
 
-__all__ = ["AtRest", "NoSuchRecording", "NotFinished", "StoreError", "Stored", "open_at_rest"]
+__all__ = [
+    "AtRest",
+    "NoAudio",
+    "NoSuchRecording",
+    "NotFinished",
+    "StoreError",
+    "Stored",
+    "open_at_rest",
+]

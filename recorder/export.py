@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, get_args
 
 from recorder import ffmpeg
-from recorder.at_rest import HELD_BYTES, AtRest, NotFinished, open_at_rest
+from recorder.at_rest import HELD_BYTES, AtRest, NoAudio, NotFinished, open_at_rest
 from recorder.catalog import NoSuchRecording
 from recorder.containers.wav import WAV
 from recorder.export_formats import FORMAT_NAMES, FORMATS, Format, FormatName
@@ -27,7 +27,7 @@ from recorder.export_targets import (
     temporary_beside,
 )
 from recorder.names import shown
-from recorder.stored_audio import Heard, LayoutName, NoAudio, find_audio
+from recorder.stored_audio import Heard, LayoutName, find_audio
 from recorder.stored_chunks import UnusableChunks
 from uploader.budget import ByteBudget
 from uploader.checksum import encode
@@ -83,6 +83,8 @@ class Exported:
         bytes: Size of the file.
         checksum: CRC-64/NVME of the file, base64.
         source: What it was read from: `output`, `chunks`, or the outputs it was derived from.
+        lossy_source: Whether that is Opus: then not even FLAC or WAV has the samples that were
+            recorded.
         held_bytes: Most bytes of audio that were held at a time.
     """
 
@@ -98,6 +100,7 @@ class Exported:
     bytes: int
     checksum: str
     source: str
+    lossy_source: bool
     held_bytes: int
 
     @property
@@ -177,6 +180,7 @@ async def export(
         bytes=sink.size,
         checksum=encode(sink.checksum),
         source=audio.source,
+        lossy_source=audio.lossy,
         held_bytes=rest.context.budget.peak + sink.peak,
     )
     if key:
@@ -376,6 +380,7 @@ def _listed(document: Mapping[str, Any], done: Exported) -> list[Any]:
         "duration_seconds": done.duration_seconds,
         "bytes": done.bytes,
         "checksum": done.checksum,
+        "lossy_source": done.lossy_source,
         "exported_at": datetime.now(UTC).isoformat(timespec="seconds"),
     }
     return [*others, told]

@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from recorder.at_rest import AtRest, NotFinished, open_at_rest
+from recorder.at_rest import AtRest, NoAudio, NotFinished, open_at_rest
 from recorder.catalog import NoSuchRecording
 from recorder.plan import Plan
-from recorder.stored_audio import Heard, NoAudio, find_audio
+from recorder.stored_audio import Heard, find_audio
 from recorder.stored_chunks import UnusableChunks
 from recorder.tally import described, shape_of
 from recorder.waveform import (
@@ -55,6 +55,7 @@ class Peaks:
         written: Whether this call has written it; if not, it was there and is what it should be.
         source: What it was computed of: `output`, `chunks`, or the outputs that the mixed one
             follows from; empty if it was there.
+        lossy_source: Whether that is Opus: then it shows what Opus has left of the audio.
         samples_per_pixel: Samples that each pair of a minimum and a maximum stands for.
         channels: As of the recording's mixed output.
         length: Pairs of each channel.
@@ -67,6 +68,7 @@ class Peaks:
     url: str
     written: bool
     source: str
+    lossy_source: bool
     samples_per_pixel: int
     channels: int
     length: int
@@ -136,6 +138,7 @@ async def _there(rest: AtRest) -> Peaks | None:
         url=rest.store.url(key),
         written=False,
         source="",
+        lossy_source=False,
         samples_per_pixel=found.samples_per_pixel,
         channels=found.channels,
         length=found.length,
@@ -170,6 +173,7 @@ async def _write(rest: AtRest, plan: Plan) -> Peaks:
         url=rest.store.url(plan.peaks_key),
         written=True,
         source=audio.source,
+        lossy_source=audio.lossy,
         samples_per_pixel=waveform.shape.samples_per_pixel,
         channels=waveform.shape.channels,
         length=waveform.shape.pixels,

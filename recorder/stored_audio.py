@@ -4,6 +4,9 @@ Best is an output that has the layout already: only the bytes that are wanted ar
 chunks, where they were kept. Else other outputs, where they hold the tracks exactly: those of
 single tracks, or a stereo output with no more than one track on each side. What would be only
 nearly right, such as a mix that was limited, is not taken.
+
+Outputs in FLAC are as good as those in WAV. Those in Opus, which is lossy, come behind the chunks,
+and it is told that the audio was theirs.
 """
 
 from __future__ import annotations
@@ -17,23 +20,20 @@ from typing import Any, Literal, Protocol
 import numpy as np
 
 from recorder import layouts
-from recorder.at_rest import AtRest, in_thread
+from recorder.at_rest import AtRest, NoAudio, in_thread
 from recorder.chunk_reader import BLOCK_SAMPLES, Planes
 from recorder.chunks import Chunk
+from recorder.containers import codec
 from recorder.containers.wav import WAV, InvalidWav, parse_header
 from recorder.render import Samples
 from recorder.stored_chunks import StoredChunks, UnusableChunks
+from recorder.stored_encoded import EncodedOutput
 from uploader.checksum import crc64nvme, decode
-from uploader.errors import BotRecorderError
 
 PIECE_BYTES = 1024**2
 """Read of an output at a time."""
 
 LayoutName = Literal["mono", "stereo", "track"]
-
-
-class NoAudio(BotRecorderError):
-    """The store does not have the audio any more, or not as it was recorded."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,9 +78,11 @@ class Audio(Protocol):
 
     Attributes:
         source: What results call it.
+        lossy: Whether samples are not those that were recorded, but what Opus has left of them.
     """
 
     source: str
+    lossy: bool
 
     def blocks(self, start: int, end: int) -> AsyncGenerator[memoryview, None]:
         """Yield samples [start, end), laid out, as 16-bit little-endian PCM.
@@ -93,16 +95,18 @@ class Audio(Protocol):
 
 
 def find_audio(rest: AtRest, heard: Heard) -> Audio:
-    """Return where samples of a layout are to be had; of outputs, only those in WAV serve.
+    """Return where samples of a layout are to be had.
 
     Raises:
         NoAudio: Nowhere.
     """
-    whole = [one for one in rest.outputs() if _is_whole(rest, one)]
-    outputs = {str(one.get("name")): one for one in whole if rest.plan.format == WAV.name}
-    direct = heard.tracks[0] if heard.layout == "track" and len(heard.tracks) == 1 else heard.layout
-    if direct in outputs and outputs[direct].get("layout") == heard.layout:
-        return _Output(rest, outputs[direct])
+    outputs = {str(one.get("name")): one for one in rest.outputs() if _is_whole(rest, one)}
+    name = heard.tracks[0] if heard.layout == "track" and len(heard.tracks) == 1 else heard.layout
+    direct: _Output | EncodedOutput | None = None
+    if name in outputs and outputs[name].get("layout") == heard.layout:
+        direct = _output(rest, outputs[name])
+        if not direct.lossy:
+            return direct
     why = ""
     try:
         chunks = StoredChunks(rest, in_thread)
@@ -110,6 +114,8 @@ def find_audio(rest: AtRest, heard: Heard) -> Audio:
         return _Chunks(chunks, heard)
     except UnusableChunks as error:
         why = Exception.__str__(error)
+    if direct is not None:
+        return direct
     needed = heard.tracks if heard.layout == "track" else rest.tracks
     tracks = {name: one for name, one in outputs.items() if one.get("layout") == "track"}
     if needed and all(name in tracks for name in needed):
@@ -139,24 +145,40 @@ def _sides(tracks: Sequence[str], declared: Sequence[str]) -> tuple[tuple[str, .
 
 def _is_whole(rest: AtRest, output: Mapping[str, Any]) -> bool:
     info = rest.objects.get(str(output.get("key")))
-    channels = 2 if output.get("layout") == "stereo" else 1
-    size = WAV.header_bytes + 2 * channels * rest.samples
-    return info is not None and size == info.size == output.get("bytes")
+    if info is None or info.size != output.get("bytes"):
+        return False
+    size = WAV.header_bytes + 2 * _channels(output) * rest.samples
+    return rest.plan.format != WAV.name or info.size == size
+
+
+def _channels(output: Mapping[str, Any]) -> int:
+    return 2 if output.get("layout") == "stereo" else 1
+
+
+def _output(rest: AtRest, output: Mapping[str, Any]) -> _Output | EncodedOutput:
+    """Return what reads an output that is whole."""
+    key, channels = str(output["key"]), _channels(output)
+    try:
+        checksum = decode(str(output.get("checksum")))
+    except ValueError:
+        checksum = None
+    if (compressed := codec(rest.plan.format)) is None:
+        return _Output(rest, key, checksum, channels)
+    size = rest.objects[key].size
+    return EncodedOutput(rest, key, size, checksum, channels, compressed)
 
 
 class _Output:
-    """An output that has the layout."""
+    """An output in WAV that has the layout."""
 
     source = "output"
+    lossy = False
 
-    def __init__(self, rest: AtRest, output: Mapping[str, Any]) -> None:
+    def __init__(self, rest: AtRest, key: str, checksum: int | None, channels: int) -> None:
         self._rest = rest
-        self._key = str(output["key"])
-        self._channels = 2 if output.get("layout") == "stereo" else 1
-        try:
-            self._checksum: int | None = decode(str(output.get("checksum")))
-        except ValueError:
-            self._checksum = None
+        self._key = key
+        self._channels = channels
+        self._checksum = checksum
 
     async def blocks(self, start: int, end: int) -> AsyncGenerator[memoryview, None]:
         rest, key = self._rest, self._key
@@ -200,6 +222,7 @@ class _Chunks:
     """The chunk objects."""
 
     source = "chunks"
+    lossy = False
 
     def __init__(self, chunks: StoredChunks, heard: Heard) -> None:
         self._chunks = chunks
@@ -240,7 +263,9 @@ class _Derived:
             str(output["key"]).removeprefix(rest.plan.folder) for output, _ in outputs
         )
         self._heard = heard
-        self._outputs = [(_Output(rest, output), names) for output, names in outputs]
+        self._budget = rest.context.budget
+        self._outputs = [(_output(rest, output), names) for output, names in outputs]
+        self.lossy = any(output.lossy for output, _ in self._outputs)
         named = [name for _, names in outputs for name in names if name]
         # Tracks in the order they joined: it tells the sides of stereo.
         self._tracks = tuple(name for name in rest.tracks if name in named)
@@ -248,8 +273,13 @@ class _Derived:
     async def blocks(self, start: int, end: int) -> AsyncGenerator[memoryview, None]:
         async with AsyncExitStack() as stack:
             streams = []
+            encoded = [one for one, _ in self._outputs if isinstance(one, EncodedOutput)]
+            # All together: one after the other, the last could wait for the first for ever.
+            held = sum(one.held_bytes for one in encoded)
+            await stack.enter_async_context(self._budget.reserve(held))
             for output, names in self._outputs:
-                blocks = output.blocks(start, end)
+                read = output.unreserved if isinstance(output, EncodedOutput) else output.blocks
+                blocks = read(start, end)
                 streams.append((await stack.enter_async_context(aclosing(blocks)), names))
             while True:
                 rows: dict[str, Samples] = {}

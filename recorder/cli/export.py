@@ -110,7 +110,8 @@ def export(
 def _line(done: Exported) -> str:
     channels = output.many(done.channels, "channel")
     length = output.seconds(done.duration_seconds)
-    return f"{done.url}  {length}  {done.layout}, {channels}  {output.size(done.bytes)}"
+    line = f"{done.url}  {length}  {done.layout}, {channels}  {output.size(done.bytes)}"
+    return f"{line}  from Opus, which is lossy" if done.lossy_source else line
 
 
 def _format(name: str) -> FormatName:

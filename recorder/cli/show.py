@@ -204,7 +204,8 @@ def _print_files(
         begin, rate = one.count("first_sample"), manifest.count("sample_rate")
         start = f", from {output.seconds(begin / rate)}" if begin and rate > 0 else ""
         length = output.seconds(one.number("duration_seconds"))
-        _add_file(table, one, objects, folder, f"{one.text('layout')}, {length}{start}")
+        lossy = ", from Opus" if one.values.get("lossy_source") is True else ""
+        _add_file(table, one, objects, folder, f"{one.text('layout')}, {length}{start}{lossy}")
     console.print()
     console.print(table)
     if peaks is not None and (reason := peaks.text("reason")):
