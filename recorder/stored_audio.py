@@ -126,11 +126,25 @@ def find_audio(rest: AtRest, heard: Heard) -> Audio:
         return _Derived(rest, [(outputs["stereo"], names)], heard)
     if "mono" in outputs and len(rest.tracks) == 1:
         return _Derived(rest, [(outputs["mono"], rest.tracks)], heard)
-    has = ", ".join(str(one["key"]).removeprefix(rest.plan.folder) for one in outputs.values())
     raise NoAudio(
         f"{heard.name} of recording {rest.plan.recording_id!r} cannot be had: it is no output that "
-        f"is whole (there is {has or 'none'}), does not follow from those, and {why}"
+        f"is whole ({_there_is(rest, outputs)}), does not follow from those, and {why}"
     )
+
+
+def _there_is(rest: AtRest, whole: Mapping[str, Mapping[str, Any]]) -> str:
+    """Return what outputs there are, and what of others has another size than it should."""
+    folder = rest.plan.folder
+    said = [
+        "there is "
+        + (", ".join(str(one["key"]).removeprefix(folder) for one in whole.values()) or "none")
+    ]
+    for one in rest.outputs():
+        info = rest.objects.get(str(one.get("key")))
+        if info is not None and one.get("name") not in whole:
+            name, told = info.key.removeprefix(folder), one.get("bytes")
+            said.append(f"{name} has {info.size} bytes, and {told} by the manifest")
+    return "; ".join(said)
 
 
 def _sides(tracks: Sequence[str], declared: Sequence[str]) -> tuple[tuple[str, ...], ...]:

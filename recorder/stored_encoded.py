@@ -108,7 +108,7 @@ class EncodedOutput:
             if whole:
                 await _run(thread, file, partial(self._prove, file))
         finally:
-            thread.shutdown(wait=False)
+            thread.shutdown()  # it has nothing to do by now: this does not block
             decoded.close()
 
     def _prove(self, file: ObjectFile) -> None:
@@ -194,8 +194,11 @@ class _Decoded:
             return self._decoded(start, end)
         except soundfile.LibsndfileError as error:
             self._file.check()  # or else it is no wonder
-            said = error.error_string.rstrip(".")
-            raise NoAudio(f"{self._key} cannot be decoded: {said}", hint=_HINT) from error
+            said = error.error_string.removeprefix("Error : ").rstrip(".")
+            raise NoAudio(
+                f"{self._key} cannot be decoded, so it is damaged (libsndfile says: {said})",
+                hint=_HINT,
+            ) from error
 
     def _decoded(self, start: int, end: int) -> Samples:
         sound = self._sound or self._open()

@@ -39,7 +39,7 @@ def peaks(
         if as_json:
             output.print_json(asdict(done))
             return runtime.SUCCESS
-        lossy = ", which is lossy" if done.lossy_source else ""
+        lossy = " (lossy)" if done.lossy_source else ""
         what = f"written, from {done.source}{lossy}" if done.written else "there already"
         shape = f"{done.length} points of {done.samples_per_pixel} samples"
         many = output.many(done.channels, "channel")

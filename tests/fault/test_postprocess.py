@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import pytest_asyncio
 import soundfile
-from complete import RATE, noted, place, recorded, settings_for
+from complete import RATE, noted, place, record, recorded, settings_for
 from faulty_store import FaultyStore, refusal, reset
 
 from recorder import verification
@@ -512,6 +512,26 @@ async def test_what_is_made_of_a_recording(settings: Settings, store: FaultyStor
     async with processor(other, store, steps=steps) as one:
         assert (await one.process(place("call"))).steps == {"export": "done", "tags": "done"}
         assert (await store.tags(folder + "exports/stereo.wav"))["retention"] == "90d"
+
+
+async def test_of_a_flac_recording_everything_is_made_too(tmp_path: Path) -> None:
+    flac = settings_for(tmp_path, format="flac", peaks=False, postprocess_export_formats="mp3,wav")
+    await record(flac, "call")
+    assert flac.location.path is not None
+    steps = ["verify", "peaks", "export"]
+    async with (
+        FaultyStore(LocalStore(flac.location.path)) as store,
+        processor(flac, store, steps=steps) as one,
+    ):
+        done = await one.process(place("call"))
+        assert (done.verdict, done.steps) == (Verdict.DONE, dict.fromkeys(steps, "done"))
+        exports = (await noted(store, "call"))["steps"]["export"]["result"]["exports"]
+        assert [made["format"] for made in exports] == ["mp3", "wav"]
+        exported, _ = soundfile.read(io.BytesIO(await store.get(exports[1]["key"])), dtype="int16")
+        original = await store.get(place("call").folder + "audio.flac")
+        assert np.array_equal(exported, soundfile.read(io.BytesIO(original), dtype="int16")[0])
+        report = await verification.verify(store, "call")
+    assert report.ok, report.findings
 
 
 async def test_tags_are_added_to_everything(settings: Settings, store: FaultyStore) -> None:

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import soundfile
 from calls import RATE
-from stored import LENGTH, STEREO, USER, decoded, files, forget, path_of, record
+from stored import LENGTH, STEREO, USER, decoded, files, forget, manifest_of, path_of, record
 from typer.testing import CliRunner, Result
 
 from recorder.cli.app import app
@@ -96,6 +96,22 @@ def test_what_was_exported_is_said_and_shown(run: Run, kept: Path) -> None:
     verified = run("verify", "call")
     assert verified.exit_code == 1
     assert "exports/mono.opus: object: expected an object of" in verified.stdout
+
+
+def test_of_opus_it_is_said_that_it_was_lossy(run: Run, tmp_path: Path) -> None:
+    asyncio.run(record(tmp_path, format="opus"))
+    done = run("export", "call", "--format", "flac", "--from", "1")
+    assert (done.exit_code, done.stderr) == (0, "")
+    [line] = squeezed(done.stdout)
+    assert line.endswith(" from Opus, which is lossy")
+    assert manifest_of(tmp_path)["exports"][0]["lossy_source"] is True
+    said = json.loads(run("export", "call", "--format", "wav", "--json").stdout)
+    assert (said["source"], said["lossy_source"]) == ("output", True)
+    shown = squeezed(run("show", "call").stdout)
+    assert any(line.endswith("stereo, 4.30 s, from 1.00 s, from Opus") for line in shown)
+    drawn = run("peaks", "call", "--overwrite")
+    assert "written, from output (lossy)" in drawn.stdout
+    assert run("verify", "call").exit_code == 0
 
 
 def test_tracks_are_channels_in_the_order_named(run: Run, kept: Path) -> None:
