@@ -20,9 +20,11 @@ from recorder import layouts
 from recorder.at_rest import AtRest, in_thread
 from recorder.chunk_reader import BLOCK_SAMPLES, Planes
 from recorder.chunks import Chunk
+from recorder.containers import codec
 from recorder.containers.wav import WAV, InvalidWav, parse_header
 from recorder.render import Samples
 from recorder.stored_chunks import StoredChunks, UnusableChunks
+from recorder.stored_flac import UnusableFlac, flac_blocks
 from uploader.checksum import crc64nvme, decode
 from uploader.errors import BotRecorderError
 
@@ -93,13 +95,13 @@ class Audio(Protocol):
 
 
 def find_audio(rest: AtRest, heard: Heard) -> Audio:
-    """Return where samples of a layout are to be had; of outputs, only those in WAV serve.
+    """Return where samples of a layout are to be had; of outputs, only lossless ones serve.
 
     Raises:
         NoAudio: Nowhere.
     """
     whole = [one for one in rest.outputs() if _is_whole(rest, one)]
-    outputs = {str(one.get("name")): one for one in whole if rest.plan.format == WAV.name}
+    outputs = {str(one.get("name")): one for one in whole if _is_lossless(rest)}
     direct = heard.tracks[0] if heard.layout == "track" and len(heard.tracks) == 1 else heard.layout
     if direct in outputs and outputs[direct].get("layout") == heard.layout:
         return _Output(rest, outputs[direct])
@@ -121,6 +123,8 @@ def find_audio(rest: AtRest, heard: Heard) -> Audio:
     if "mono" in outputs and len(rest.tracks) == 1:
         return _Derived(rest, [(outputs["mono"], rest.tracks)], heard)
     has = ", ".join(str(one["key"]).removeprefix(rest.plan.folder) for one in outputs.values())
+    if not _is_lossless(rest):
+        has = f"in {rest.plan.format}, which is not read for it"
     raise NoAudio(
         f"{heard.name} of recording {rest.plan.recording_id!r} cannot be had: it is no output that "
         f"is whole (there is {has or 'none'}), does not follow from those, and {why}"
@@ -140,8 +144,16 @@ def _sides(tracks: Sequence[str], declared: Sequence[str]) -> tuple[tuple[str, .
 def _is_whole(rest: AtRest, output: Mapping[str, Any]) -> bool:
     info = rest.objects.get(str(output.get("key")))
     channels = 2 if output.get("layout") == "stereo" else 1
-    size = WAV.header_bytes + 2 * channels * rest.samples
-    return info is not None and size == info.size == output.get("bytes")
+    if info is None or info.size != output.get("bytes"):
+        return False
+    if codec(rest.plan.format) is not None:  # its size tells nothing of its length
+        return True
+    return bool(info.size == WAV.header_bytes + 2 * channels * rest.samples)
+
+
+def _is_lossless(rest: AtRest) -> bool:
+    form = codec(rest.plan.format)
+    return form is None or form.lossless
 
 
 class _Output:
@@ -160,6 +172,15 @@ class _Output:
 
     async def blocks(self, start: int, end: int) -> AsyncGenerator[memoryview, None]:
         rest, key = self._rest, self._key
+        if codec(rest.plan.format) is not None:
+            try:
+                found = flac_blocks(rest, key, self._channels, self._checksum, start, end)
+                async with aclosing(found) as blocks:
+                    async for block in blocks:
+                        yield block
+            except UnusableFlac as error:
+                raise NoAudio(Exception.__str__(error), hint=error.hint) from error
+            return
         width = 2 * self._channels
         offset = await self._header()
         begin, until = offset + start * width, offset + end * width

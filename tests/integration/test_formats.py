@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import io
 import json
 import uuid
 from collections.abc import Callable
@@ -18,6 +19,8 @@ from recorder import Recorder, RecordingResult, Settings, State, VirtualClock
 from recorder.assemble import assemble
 from recorder.containers.flac import FLAC
 from recorder.embedded import EmbeddedS3
+from recorder.export import export
+from recorder.stored_audio import NoAudio
 from recorder.stores import make_store
 from recorder.verification import verify
 from uploader.checksum import crc64nvme, encode
@@ -171,6 +174,38 @@ async def test_outputs_that_are_assembled_later_have_the_recordings_format(
         assert found.shape == samples.shape
         if form == "flac":
             np.testing.assert_array_equal(found, samples)
+
+
+@pytest.mark.parametrize("outputs", ["stereo", "tracks"])
+async def test_flac_outputs_serve_for_exports_without_chunks(make: Make, outputs: str) -> None:
+    settings = make(format="flac", outputs=outputs)
+    said, file = talk(), io.BytesIO()
+    await record(settings, said)
+    async with make_store(settings) as store:
+        await export(store, "call", format="wav", start=30_000, end=150_000, output=file)
+    found, rate = by_libsndfile(file.getvalue())
+    assert rate == RATE
+    np.testing.assert_array_equal(found, said[30_000:150_000])
+
+
+async def test_a_flac_output_that_was_changed_is_not_exported(make: Make, tmp_path: Path) -> None:
+    settings = make(format="flac")
+    await record(settings, talk())
+    [path] = (tmp_path / "bucket").glob("dt=*/call/audio.flac")
+    body = bytearray(path.read_bytes())
+    body[-5_000] ^= 1
+    path.write_bytes(body)
+    async with make_store(settings) as store:
+        with pytest.raises(NoAudio, match="its checksum differs"):
+            await export(store, "call", format="wav", output=io.BytesIO())
+
+
+async def test_opus_outputs_do_not_serve_for_exports(make: Make) -> None:
+    settings = make(format="opus")
+    await record(settings, talk())
+    async with make_store(settings) as store:
+        with pytest.raises(NoAudio, match="in opus, which is not read for it"):
+            await export(store, "call", format="wav", output=io.BytesIO())
 
 
 @pytest.mark.parametrize("form", ["flac", "opus"])
