@@ -13,8 +13,8 @@ test: $(UV)  ## all tests of the default suite: two at a time, then those that a
 	$(RUN) pytest -n 2 --dist worksteal -m "not soak and not realtime"
 	$(RUN) pytest -m "realtime and not soak"
 
-soak: $(UV)  ## the long runs too
-	$(RUN) pytest -m "soak or not soak"
+soak: $(UV)  ## the long runs too, one of them on a Ray cluster
+	$(RUN) --extra ray pytest -m "soak or not soak"
 
 BENCH ?=
 bench: $(UV)  ## what recording costs beside Pipecat's recorder; minutes. BENCH='--sessions 1000 --only fleet'

@@ -31,6 +31,9 @@ MAX_TAGS = 10
 MAX_TAG_KEY = 128
 MAX_TAG_VALUE = 256
 
+POSTPROCESS_RECORD = "postprocess.json"
+"""Beside a recording's manifest: what post-processing has done with it."""
+
 #: A track's output is `<track>.wav`: these would collide with a recording's other objects.
 RESERVED_TRACKS = frozenset({"audio", "stereo", "mono", "manifest", "peaks", "turns", "chunks"})
 

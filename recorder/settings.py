@@ -30,6 +30,7 @@ from recorder.containers import codec, format_names
 from recorder.containers.opus import DEFAULT_BITRATE, LEAST_BITRATE, MOST_BITRATE
 from recorder.location import LOCATION_RULE, Location, parse_location
 from recorder.names import InvalidName, check_metadata, check_prefix, check_tags
+from recorder.settings_postprocess import PostprocessSettings
 from recorder.settings_text import PREFIX, Report, seconds, setting, size, table, variables
 from recorder.settings_values import GIB, MIB, TIB, OutputName
 from recorder.waveform import (
@@ -47,6 +48,7 @@ __all__ = [
     "Settings",
     "SettingsError",
     "parse_location",
+    "settings_fields",
     "settings_table",
     "unknown_variables",
 ]
@@ -141,7 +143,7 @@ def _texts(
                 break
 
 
-class Settings(BaseSettings):
+class Settings(PostprocessSettings):
     """What a user can set, checked. Raises `SettingsError` for all that is wrong at once.
 
     Arguments have the fields' names: `Settings(bucket="calls", chunk_seconds=10)`.
@@ -415,6 +417,7 @@ class Settings(BaseSettings):
         if self.retry_max_wait_seconds < self.retry_base_seconds:
             first = f"{self.retry_base_seconds:g}"
             yield "retry_max_wait_seconds", f"must be no less than the first wait, {first}"
+        yield from self.postprocess_contradictions()
 
 
 def _sources(arguments: Mapping[str, Any]) -> list[tuple[str, Mapping[str, str | None]]]:
@@ -437,6 +440,12 @@ def unknown_variables() -> tuple[str, ...]:
     return tuple(sorted(name for name in found - known if name.startswith(PREFIX)))
 
 
+def settings_fields() -> dict[str, FieldInfo]:
+    """Return all settings, by name, in the order in which people are shown them."""
+    fields, last = Settings.model_fields, PostprocessSettings.model_fields
+    return {name: fields[name] for name in sorted(fields, key=last.__contains__)}
+
+
 def settings_table() -> str:
     """Return the Markdown table of all settings, as the README has it."""
-    return table(Settings.model_fields)
+    return table(settings_fields())

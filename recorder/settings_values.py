@@ -6,6 +6,8 @@ and range of, or raises ValueError with what is allowed.
 
 from __future__ import annotations
 
+import base64
+import binascii
 import json
 import re
 from collections.abc import Callable, Mapping
@@ -28,6 +30,14 @@ OUTPUTS_RULE = f"one or more of {', '.join(OUTPUT_NAMES)}, separated by commas, 
 PAIRS_RULE = "name=value pairs separated by commas, or a JSON object of strings"
 ENDPOINT_RULE = "http:// or https:// and a host, without a user, query or fragment"
 
+StepName = Literal["verify", "peaks", "export", "vcon", "tags", "webhook"]
+STEP_NAMES: tuple[StepName, ...] = get_args(StepName)
+"""Steps of post-processing, in the order in which they are done."""
+
+STEPS_RULE = f"one or more of {', '.join(STEP_NAMES)}, separated by commas, each once"
+QUEUE_RULE = "an SQS queue's URL, http:// or https://"
+WEBHOOK_RULE = "an http:// or https:// URL without a user or fragment"
+WEBHOOK_KEY_RULE = "whsec_ and 24 to 64 bytes in base64 (Standard Webhooks 1.0)"
 WEB_URL_RULE = "https:// and a host, perhaps with a path, without a user, query or fragment"
 
 _BYTES = re.compile(r"(\d+)\s*(?:([KMGT])(?:iB)?|B)?", re.IGNORECASE | re.ASCII)
@@ -61,15 +71,22 @@ def in_bytes(count: int) -> str:
 
 def outputs(value: object) -> tuple[str, ...]:
     """Return the names of a comma list, or of a sequence, in the order of `OUTPUT_NAMES`."""
-    names = [name.strip() for name in value.split(",")] if isinstance(value, str) else value
-    if not isinstance(names, (list, tuple)) or not names:
-        raise ValueError(f"must be {OUTPUTS_RULE}")
-    for name in names:
-        if name not in OUTPUT_NAMES:
-            raise ValueError(f"{shown(name)} is no output; must be {OUTPUTS_RULE}")
-    if len(set(names)) != len(names):
-        raise ValueError(f"names an output twice; must be {OUTPUTS_RULE}")
-    return tuple(sorted(names, key=OUTPUT_NAMES.index))
+    return listed(OUTPUT_NAMES, value, "output")
+
+
+def listed(names: tuple[str, ...], value: object, what: str = "step") -> tuple[str, ...]:
+    """Return which of `names` a comma list, or a sequence, has, in their order."""
+    rule = f"must be one or more of {', '.join(names)}, separated by commas, each once"
+    given = [name.strip() for name in value.split(",")] if isinstance(value, str) else value
+    if not isinstance(given, (list, tuple)) or not given:
+        raise ValueError(rule)
+    article = "an" if what[0] in "aeiou" else "a"
+    for name in given:
+        if name not in names:
+            raise ValueError(f"{shown(name)} is no {what}; {rule}")
+    if len(set(given)) != len(given):
+        raise ValueError(f"names {article} {what} twice; {rule}")
+    return tuple(sorted(given, key=names.index))
 
 
 def pairs(check: Callable[[Mapping[str, str]], dict[str, str]], value: object) -> dict[str, str]:
@@ -141,6 +158,56 @@ def endpoint(value: object) -> object:
     if not usable or "@" in parts.netloc or parts.query or parts.fragment:
         raise ValueError(f"must be {ENDPOINT_RULE}")
     return value
+
+
+def queue_url(value: object) -> object:
+    """Return a queue's URL as it was given, if it can be one."""
+    if not _is_url(value):
+        raise ValueError(f"must be {QUEUE_RULE}")
+    return value
+
+
+def webhook_url(value: object) -> object:
+    """Return where webhooks go, if it can be a URL."""
+    if not _is_url(value, query=True):
+        raise ValueError(f"must be {WEBHOOK_RULE}")
+    return value
+
+
+def webhook_secret(value: object) -> object:
+    """Return a secret as it was given, if `webhook_key` can read it."""
+    if isinstance(value, str):
+        webhook_key(value)
+    return value
+
+
+def webhook_key(secret: str) -> bytes:
+    """Return the bytes of a secret (Standard Webhooks 1.0, "Signature scheme", symmetric).
+
+    Raises:
+        ValueError: It is none.
+    """
+    try:
+        key = base64.b64decode(secret.removeprefix("whsec_"), validate=True)
+    except (binascii.Error, ValueError):
+        key = b""
+    if not secret.startswith("whsec_") or not 24 <= len(key) <= 64:
+        raise ValueError(f"must be {WEBHOOK_KEY_RULE}")
+    return key
+
+
+def _is_url(value: object, *, query: bool = False) -> bool:
+    if not isinstance(value, str):
+        return True  # for pydantic to judge
+    try:
+        parts = urlsplit(value)
+        usable = parts.scheme in ("http", "https") and parts.hostname and (parts.port or 1) > 0
+    except ValueError:  # a port that is no number, an unclosed IPv6 address
+        return False
+    plain = value.isascii() and value.isprintable() and " " not in value
+    return bool(usable and plain and "@" not in parts.netloc) and not (
+        parts.fragment or (parts.query and not query)
+    )
 
 
 def web_url(value: object) -> object:

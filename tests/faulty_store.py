@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -171,6 +171,12 @@ class FaultyStore(Store):
 
     async def head(self, key: str) -> ObjectInfo:
         return await self._do("head", key, 0, lambda: self.inner.head(key))
+
+    async def tags(self, key: str) -> dict[str, str]:
+        return await self._do("tags", key, 0, lambda: self.inner.tags(key))
+
+    async def tag(self, key: str, tags: Mapping[str, str]) -> None:
+        await self._do("tag", key, 0, lambda: self.inner.tag(key, tags))
 
     async def list_objects(self, prefix: str = "") -> AsyncIterator[ObjectInfo]:
         async def collect() -> list[ObjectInfo]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import os
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self, TypeVar
@@ -127,6 +127,17 @@ class LocalStore(Store):
         """See `Store.head`."""
         limits.check_key("head", key, prefix=self.prefix)
         return await self._run("head", key, lambda: self._disk.head("head", key))
+
+    async def tags(self, key: str) -> dict[str, str]:
+        """See `Store.tags`."""
+        limits.check_key("tags", key, prefix=self.prefix)
+        return await self._run("tags", key, lambda: self._disk.tags(key))
+
+    async def tag(self, key: str, tags: Mapping[str, str]) -> None:
+        """See `Store.tag`."""
+        limits.check_key("tag", key, prefix=self.prefix)
+        limits.check_attributes("tag", key, ObjectAttributes(tags=tags))
+        await self._run("tag", key, lambda: self._disk.tag(key, tags))
 
     async def list_objects(self, prefix: str = "") -> AsyncIterator[ObjectInfo]:
         """See `Store.list_objects`."""

@@ -23,9 +23,9 @@ import secrets
 import shutil
 import stat
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -232,6 +232,19 @@ class Disk:
             return version.info(key)
 
     # -- what is kept beside an object
+
+    def tags(self, key: str) -> dict[str, str]:
+        """Return an object's tags."""
+        with self.opened("tags", key) as (_, version):
+            return dict(version.attributes.tags)
+
+    def tag(self, key: str, tags: Mapping[str, str]) -> None:
+        """Replace an object's tags: only what is kept beside it is written."""
+        with self.opened("tag", key):
+            temporary = self.temporary("tag", key)
+        with self.locked(), self.opened("tag", key) as (_, version):
+            attributes = replace(version.attributes, tags=dict(tags))
+            self._keep(key, [replace(version, attributes=attributes)], temporary)
 
     def _info_path(self, key: str) -> Path:
         name = hashlib.sha256((self.prefix + key).encode()).hexdigest()

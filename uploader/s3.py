@@ -237,6 +237,27 @@ class S3Store(Store):
             raise
         return _info("head", key, answer)
 
+    async def tags(self, key: str) -> dict[str, str]:
+        """See `Store.tags`."""
+        limits.check_key("tags", key, prefix=self.prefix)
+        async with self._request("tags", key):
+            answer = await self._client.get_object_tagging(
+                Bucket=self.bucket, Key=self.prefix + key
+            )
+        return {one["Key"]: one["Value"] for one in answer["TagSet"]}
+
+    async def tag(self, key: str, tags: Mapping[str, str]) -> None:
+        """See `Store.tag`."""
+        limits.check_key("tag", key, prefix=self.prefix)
+        limits.check_attributes("tag", key, ObjectAttributes(tags=tags))
+        place: Any = {"Bucket": self.bucket, "Key": self.prefix + key}
+        tag_set: Any = [{"Key": name, "Value": value} for name, value in tags.items()]
+        async with self._request("tag", key):
+            if tag_set:
+                await self._client.put_object_tagging(**place, Tagging={"TagSet": tag_set})
+            else:  # an empty set is not understood by all
+                await self._client.delete_object_tagging(**place)
+
     async def list_objects(self, prefix: str = "") -> AsyncIterator[ObjectInfo]:
         """See `Store.list_objects`."""
         limits.check_prefix("list_objects", prefix)

@@ -216,6 +216,25 @@ class Store(ABC):
         """
 
     @abstractmethod
+    async def tags(self, key: str) -> dict[str, str]:
+        """Return an object's tags.
+
+        Raises:
+            NoSuchObject: There is none.
+            Unsupported: The server has no tags.
+        """
+
+    @abstractmethod
+    async def tag(self, key: str, tags: Mapping[str, str]) -> None:
+        """Give an object these tags, at most 10, instead of those it has; it stays as it is.
+
+        Raises:
+            NoSuchObject: There is none.
+            InvalidRequest: A limit is exceeded.
+            Unsupported: The server has no tags.
+        """
+
+    @abstractmethod
     def list_objects(self, prefix: str = "") -> AsyncIterator[ObjectInfo]:
         """Yield every object whose key starts with `prefix`, in key order (code points).
 

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from recorder.cli.assemble import assemble
+from recorder.cli.backfill import backfill
 from recorder.cli.demo import demo
 from recorder.cli.doctor import doctor
 from recorder.cli.export import export
@@ -20,6 +21,7 @@ from recorder.cli.settings import settings
 from recorder.cli.show import show
 from recorder.cli.vcon import vcon
 from recorder.cli.verify import verify
+from recorder.cli.worker import worker
 
 app = typer.Typer(
     name="recorder",
@@ -29,10 +31,23 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.command("import")(import_)  # a word of Python's
-for command in (
-    *(record, ls, show, verify, export, assemble, peaks, recover),
-    *(vcon, doctor, demo, settings),
-):
+COMMANDS = (
+    record,
+    ls,
+    show,
+    verify,
+    export,
+    assemble,
+    peaks,
+    vcon,
+    recover,
+    worker,
+    backfill,
+    doctor,
+    demo,
+    settings,
+)
+for command in COMMANDS:
     app.command(cls=RecoverCommand if command is recover else None)(command)
 
 

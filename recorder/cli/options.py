@@ -27,6 +27,14 @@ Verbose = Annotated[
 Day = Annotated[
     str | None, typer.Option(metavar="YYYY-MM-DD", help="Only recordings of this UTC day.")
 ]
+Steps = Annotated[
+    str | None,
+    typer.Option(metavar="NAME,...", help="Instead of RECORDER_POSTPROCESS_STEPS."),
+]
+Concurrency = Annotated[
+    int | None,
+    typer.Option(metavar="N", help="Instead of RECORDER_POSTPROCESS_CONCURRENCY."),
+]
 
 
 _DAY = re.compile(r"\d{4}-\d{2}-\d{2}", re.ASCII)

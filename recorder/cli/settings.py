@@ -7,7 +7,7 @@ from typing import Any
 from rich.text import Text
 
 from recorder.cli import options, output, runtime
-from recorder.settings import Settings, unknown_variables
+from recorder.settings import Settings, settings_fields, unknown_variables
 from recorder.settings_text import variables
 
 
@@ -33,7 +33,7 @@ def settings(
 
 def _print_table(found: Settings) -> None:
     table = output.table("setting", "value", "")
-    for name, field in Settings.model_fields.items():
+    for name, field in settings_fields().items():
         given = name in found.model_fields_set
         value = _shown(getattr(found, name))
         style = "" if given else "dim"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from recorder.catalog import Document
 from recorder.chunks import CHUNKS, chunk_number
 from recorder.containers import output_format
+from recorder.names import POSTPROCESS_RECORD
 from recorder.provenance import missing_samples
 from recorder.vcon_document import VCON
 from recorder.verification.claims import (
@@ -76,6 +77,7 @@ def _read_head(reading: Reading) -> None:
     claims.kept = manifest.flag(kept) or not claims.final
     claims.leftovers = frozenset(texts(manifest, "leftovers"))
     claims.named.add(claims.manifest_key)
+    claims.named.add(claims.folder + POSTPROCESS_RECORD)
     claims.named.add(claims.folder + VCON)  # made of the manifest, and told by its own hashes
     try:
         claims.form = output_format(manifest.text("format"))

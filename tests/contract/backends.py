@@ -27,6 +27,7 @@ SEAWEED_QUIRKS = {
     "old-parts-live": "SeaweedFS completes with a part that was replaced",
     "part-times-in-seconds": "SeaweedFS does not tell which of two parts is the newer",
     "precondition-first": "SeaweedFS looks at If-Match before it looks for the bucket",
+    "tags-of-folders": "SeaweedFS gives tags to a folder of objects, too",
     "empty-folders": "SeaweedFS lists a folder for a while after its last object",
 }
 

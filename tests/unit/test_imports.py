@@ -34,8 +34,15 @@ def test_the_uploader_knows_no_recorder() -> None:
     assert not [path for path in importers("recorder") if path.startswith("uploader/")]
 
 
-def test_the_s3_client_is_imported_in_one_file() -> None:
-    assert importers("aioboto3", "aiobotocore", "boto3", "botocore") == {"uploader/s3_client.py"}
+def test_the_clients_of_s3_and_sqs_are_imported_in_one_file_each() -> None:
+    assert importers("aioboto3", "aiobotocore", "boto3", "botocore") == {
+        "uploader/s3_client.py",
+        "recorder/postprocess/sqs.py",
+    }
+
+
+def test_ray_is_imported_by_its_engine_only() -> None:
+    assert importers("ray") == {"recorder/postprocess/backfill_ray.py"}
 
 
 def test_ffmpegs_libraries_are_imported_in_one_file_for_each_way() -> None:

@@ -2,7 +2,7 @@ import os
 from pathlib import Path
 
 import pytest
-from pydantic import ValidationError
+from pydantic import SecretStr, ValidationError
 
 from recorder.containers import opus
 from recorder.location import Location, parse_location
@@ -11,6 +11,7 @@ from recorder.settings import (
     STORAGE_CLASSES,
     Settings,
     SettingsError,
+    settings_fields,
     settings_table,
     unknown_variables,
 )
@@ -80,10 +81,10 @@ def test_every_setting_is_read_from_its_variable(monkeypatch, tmp_path):
         "spool_dir": tmp_path / "spool",
         "spool_max_bytes": 20 * MIB,
         "keep_chunks": True,
-        "peaks": False,
-        "peaks_samples_per_pixel": 500,
         "vcon": True,
         "web_url": "https://calls.example.org/x",
+        "peaks": False,
+        "peaks_samples_per_pixel": 500,
         "tags": {"team": "a b"},
         "metadata": {"customer": "7"},
         "storage_class": "STANDARD_IA",
@@ -99,6 +100,16 @@ def test_every_setting_is_read_from_its_variable(monkeypatch, tmp_path):
         "retry_base_seconds": 0.5,
         "retry_max_wait_seconds": 9.0,
         "retry_deadline_seconds": 10.0,
+        "postprocess_steps": ("verify", "webhook"),
+        "postprocess_export_formats": ("m4a", "flac"),
+        "postprocess_tags": {"retention": "90d"},
+        "postprocess_concurrency": 7,
+        "postprocess_claim_seconds": 11.0,
+        "postprocess_queue_url": "https://sqs.eu-west-1.amazonaws.com/1/calls",
+        "webhook_url": SecretStr("https://example.com/hook?token=x"),
+        "webhook_secret": SecretStr("whsec_" + "YWJj" * 8),
+        "webhook_timeout_seconds": 12.0,
+        "webhook_retry_seconds": 13.0,
     }
     written = {
         "outputs": "turns, mono",
@@ -106,11 +117,16 @@ def test_every_setting_is_read_from_its_variable(monkeypatch, tmp_path):
         "inflight_bytes": "1g",
         "spool_max_bytes": "20971520",
         "keep_chunks": "true",
-        "peaks": "false",
         "vcon": "true",
         "web_url": "https://calls.example.org/x/",
+        "peaks": "false",
         "tags": "team=a b",
         "metadata": '{"Customer": "7"}',
+        "postprocess_steps": "webhook,verify",
+        "postprocess_export_formats": "flac, m4a",
+        "postprocess_tags": "retention=90d",
+        "webhook_url": "https://example.com/hook?token=x",
+        "webhook_secret": "whsec_" + "YWJj" * 8,
     }
     fields = {name for name in Settings.model_fields if not name.startswith("aws_")}
     assert fields == set(expected), "a setting without a line in this test"
@@ -567,8 +583,9 @@ def test_the_table_has_every_setting_in_one_row(monkeypatch):
     header, line, *rows = settings_table().splitlines()
     assert header == "| Variable | Default | Meaning | Allowed |"
     assert line == "|---|---|---|---|"
-    assert len(rows) == len(Settings.model_fields)
-    for name, row in zip(Settings.model_fields, rows, strict=True):
+    assert len(rows) == len(Settings.model_fields) == len(settings_fields())
+    assert next(iter(settings_fields())) == "bucket"
+    for name, row in zip(settings_fields(), rows, strict=True):
         prefix = "" if name.startswith("aws_") else "RECORDER_"
         assert row.startswith(f"| `{prefix}{name.upper()}`")
         cells = row.strip("|").split(" | ")
@@ -578,3 +595,38 @@ def test_the_table_has_every_setting_in_one_row(monkeypatch):
     assert "| `RECORDER_CHUNK_SECONDS` | `30` |" in settings_table()
     assert "| `RECORDER_PART_BYTES` | `5MiB` |" in settings_table()
     assert "| `AWS_REGION`, else `AWS_DEFAULT_REGION` |" in settings_table()
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "said"),
+    [
+        ("postprocess_steps", "verify,nothing", "'nothing' is no step; must be one or more of"),
+        ("postprocess_steps", "verify,verify", "names a step twice"),
+        ("postprocess_steps", "", "must be one or more of"),
+        ("postprocess_queue_url", "calls", "must be an SQS queue's URL"),
+        ("postprocess_queue_url", "https://sqs/1/q?x=1", "must be an SQS queue's URL"),
+        ("webhook_url", "ftp://example.com/secret", "must be an http:// or https:// URL"),
+        ("webhook_url", "https://user:secret@example.com/", "must be an http:// or https:// URL"),
+        ("webhook_url", "https://example.com:port/secret", "must be an http:// or https:// URL"),
+        ("webhook_secret", "secret", "must be whsec_ and 24 to 64 bytes in base64"),
+        ("webhook_secret", "whsec_" + "c2VjcmV0", "must be whsec_ and 24 to 64 bytes in base64"),
+        ("webhook_secret", "whsec_secret!", "must be whsec_ and 24 to 64 bytes in base64"),
+    ],
+)
+def test_what_post_processing_cannot_use_is_refused(name, text, said):
+    line = problem(bucket="calls", **{name: text})
+    assert line.startswith(name)
+    assert said in line
+    assert "secret" not in line.removeprefix(name)
+
+
+def test_steps_need_what_they_work_with():
+    hook = {"webhook_url": "https://example.com/", "webhook_secret": "whsec_" + "YWJj" * 8}
+    assert "needs RECORDER_WEBHOOK_URL" in problem(bucket="calls", postprocess_steps="webhook")
+    line = problem(bucket="calls", postprocess_steps="webhook", webhook_url="https://example.com/")
+    assert "needs RECORDER_WEBHOOK_SECRET" in line
+    assert "needs RECORDER_POSTPROCESS_TAGS" in problem(bucket="calls", postprocess_steps="tags")
+    settings = Settings(
+        bucket="calls", postprocess_steps="webhook,verify", postprocess_tags={"a": "b"}, **hook
+    )
+    assert settings.postprocess_steps == ("verify", "webhook")
