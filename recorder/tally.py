@@ -14,7 +14,7 @@ import asyncio
 import struct
 import time
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -75,7 +75,7 @@ class Tally:
                 self._cut_off_what_is_torn(self._path)
             self._append(self._path, chunk, self._look(chunk, _frames(chunk, body)))
             self._appendable, self._newest = True, chunk.number
-        except (OSError, BotRecorderError) as error:
+        except Exception as error:  # whatever it is, the chunk is sent all the same
             self._appendable = False  # half a record may be there: nothing may follow it
             self._account.context.log.info("the waveform is not noted from here on: {}", error)
 
@@ -120,7 +120,7 @@ class Tally:
         self._account.peaks = {"key": self._plan.peaks_key, "state": "failed", "reason": reason}
 
     async def _put(self) -> None:
-        context, plan = self._account.context, self._plan
+        context, plan = self._account.context, self._account.plan  # which is exact by now
         waveform = await self.whole()
         body = await self._in_thread(waveform.to_json)
         checksum = crc64nvme(body)
@@ -142,17 +142,25 @@ class Tally:
         plan, contents = self._plan, self._account.contents
         samples = max(0, contents.sealed_samples - plan.first_sample)
         shape = shape_of(plan, samples)
-        waveform = Waveform(shape)
-        noted = await self._in_thread(self._noted)
-        for chunk in list(contents.sealed):
-            if chunk.lost or not chunk.tracks:
-                looked = self._silence(chunk)
-            else:
-                known = noted.get((chunk.number, chunk.checksum))
-                looked = await self._read(chunk) if known is None else known
-            pixel, found = looked
+        waveform, sealed = Waveform(shape), list(contents.sealed)
+        for chunk in await self._in_thread(lambda: self._merge_noted(waveform, sealed)):
+            pixel, found = await self._read(chunk)
             waveform.merge(found, pixel)
         return waveform
+
+    def _merge_noted(self, waveform: Waveform, chunks: Sequence[Chunk]) -> list[Chunk]:
+        """Add what is known of chunks; return those that must be read."""
+        noted, unknown = self._noted(), []
+        for chunk in chunks:
+            known = noted.get((chunk.number, chunk.checksum))
+            if chunk.lost or not chunk.tracks:
+                known = self._silence(chunk)
+            if known is None:
+                unknown.append(chunk)
+            else:
+                pixel, found = known
+                waveform.merge(found, pixel)
+        return unknown
 
     async def _read(self, chunk: Chunk) -> tuple[int, Extremes]:
         async with self._account.context.budget.reserve(chunk.bytes):

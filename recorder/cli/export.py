@@ -58,7 +58,7 @@ def export(
         typer.Option(
             "--output",
             metavar="FILE|s3://...|-",
-            help="A file, an object, standard output; if not given, exports/ beside it.",
+            help="A file, an object or standard output; exports/ beside audio.wav by default.",
         ),
     ] = None,
     bitrate: Annotated[

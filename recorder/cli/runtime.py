@@ -34,12 +34,12 @@ _INSIST_SECONDS = 1.0
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _WRONG_INPUT = (
     ExportError,
-    PeaksError,
     ImportRefused,
     InputError,
     InvalidName,
     NoVcon,
     NoWebAddress,
+    PeaksError,
     SettingsError,
     UnreadableSource,
     UsageError,

@@ -88,7 +88,8 @@ class Load:
         seconds: Its length.
         chunks: Chunks.
         open_chunks: Halves of chunks that are sent while those are open.
-        puts: PUT-class requests for chunks, manifests and a vCon, in the bucket's storage class.
+        puts: PUT-class requests for chunks, manifests, waveform and vCon, in the bucket's storage
+            class.
         output_puts: PUT-class requests for outputs.
         gets: GET-class requests.
         deletes: Objects deleted.
@@ -163,7 +164,7 @@ def load_of(settings: Settings, usage: Usage) -> Load:
         seconds=usage.call_seconds,
         chunks=chunks,
         open_chunks=halves,
-        puts=chunks + halves + manifests + (1 if hashed else 0),
+        puts=chunks + halves + manifests + (1 if hashed else 0) + settings.peaks,
         output_puts=2 * outputs.count + outputs.parts,  # create and complete
         gets=outputs.count + vcon_gets,  # a HEAD of each
         deletes=(0 if settings.keep_chunks else chunks) + (1 if halves else 0),

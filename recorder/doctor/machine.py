@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import resource
-import shutil
 from collections.abc import Iterator
 from importlib import metadata
 
@@ -11,6 +10,7 @@ from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
 from recorder.doctor.check import Check, Status
+from recorder.ffmpeg import FfmpegError, find_ffmpeg
 from recorder.journal_format import SEGMENT_BYTES
 from recorder.settings import Settings
 
@@ -68,8 +68,10 @@ def check_file_size(limit: int, settings: Settings) -> Check:
 
 
 def _ffmpeg() -> Check:
-    found = shutil.which("ffmpeg")
-    said = f"{found}, not needed by the recorder" if found else "not installed, and not needed"
+    try:
+        said = f"{find_ffmpeg()}, for `recorder export`"
+    except FfmpegError as error:
+        said = f"needed by `recorder export` alone: {error.hint or error}"
     return Check(AREA, "ffmpeg", Status.OK, said)
 
 

@@ -150,6 +150,8 @@ async def test_one_bad_chunk_replaces_nothing(
 ) -> None:
     await record(tmp_path, outputs=("stereo", "tracks", "turns"), keep_chunks=True)
     await damage_chunk(tmp_path, damage)
+    for name in ("audio.wav", "user.wav", "turns/0002-bot.wav"):
+        path_of(tmp_path, name).write_bytes(b"better than nothing")
     before = files(tmp_path)
     async with local(tmp_path) as store:
         with pytest.raises(UnusableChunks, match=says):

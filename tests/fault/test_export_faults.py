@@ -9,7 +9,7 @@ import stat
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import AsyncGenerator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +44,7 @@ from recorder.export import (
     export,
 )
 from recorder.export_targets import _ObjectSink
-from recorder.ffmpeg import FfmpegError, find_ffmpeg
+from recorder.ffmpeg import FfmpegError, find_ffmpeg, run
 from recorder.names import InvalidName
 from uploader.errors import AccessDenied, BotRecorderError, NoSuchUpload
 from uploader.store import MAX_PARTS, MIN_PART_BYTES, ObjectAttributes
@@ -369,7 +369,7 @@ async def test_a_cancelled_export_leaves_nothing(tmp_path: Path, name: Any, outp
     reached, store = asyncio.Event(), FaultyStore(local(tmp_path))
 
     async def hang(op: str, key: str, done: bool) -> None:
-        if op == "get" and store.calls["get"] > 6:
+        if op == "get" and store.calls["get"] > 13:  # of 16: two parts are on their way
             reached.set()
             await asyncio.Event().wait()
 
@@ -499,6 +499,31 @@ async def test_nothing_is_read_faster_than_it_is_taken(tmp_path: Path, name: Any
         done = await task
     assert store.given == whole + 80  # the header twice
     assert stream.size == done.bytes
+
+
+async def test_ffmpeg_is_fed_no_faster_than_it_is_read_from() -> None:
+    """What comes out is as much as what goes in, and is not taken: a few pipes are filled."""
+    block, fed, leave, taken = bytes(1024**2), [0], asyncio.Event(), [0]
+
+    async def audio() -> AsyncGenerator[memoryview, None]:
+        for _ in range(64):
+            fed[0] += 1
+            yield memoryview(block)
+
+    async def take(data: bytes) -> None:
+        await leave.wait()
+        taken[0] += len(data)
+
+    pcm = ("-f", "s16le", "-ar", "48000", "-ac", "2")
+    running = asyncio.ensure_future(run((*pcm, "-i", "pipe:0", *pcm, "pipe:1"), audio(), take))
+    before = -1
+    while fed[0] != before or not fed[0]:
+        before = fed[0]
+        await asyncio.sleep(0.3)
+    assert fed[0] <= 16
+    leave.set()
+    await running
+    assert taken[0] == 64 * len(block)
 
 
 @pytest.mark.parametrize("name", ["wav", "opus", "flac"])

@@ -366,7 +366,11 @@ async def test_a_killed_import_is_made_anew(
     assert made.created
     [audio] = tmp_path.glob("bucket/dt=*/*/audio.wav")
     assert np.array_equal(read_wav(audio), pcm)
-    assert sorted(Path(one).name for one in left(tmp_path)) == ["audio.wav", "manifest.json"]
+    assert sorted(Path(one).name for one in left(tmp_path)) == [
+        "audio.wav",
+        "manifest.json",
+        "peaks.json",
+    ]
 
 
 async def test_a_killed_import_that_was_recovered_is_no_proof_and_is_made_anew(

@@ -29,11 +29,15 @@ from recorder import Recorder, State, VirtualClock
 from recorder.at_rest import NotFinished
 from recorder.peaks import NoAudio, PeaksError, UnusableChunks, write_peaks
 from recorder.plan import Plan
+from recorder.rescue import Sighting
+from recorder.rescue import _note as note
+from recorder.tally import Tally
 from recorder.verification import verify
 from recorder.waveform import Parsed, extremes
 from uploader.checksum import crc64nvme, encode
 from uploader.errors import AccessDenied
 from uploader.local import LocalStore
+from uploader.store import ObjectInfo
 
 
 def peaks(folder: Path, below: str = "") -> Parsed:
@@ -65,10 +69,9 @@ async def test_it_shows_the_mixed_output_and_is_listed(
     assert told["checksum"] == encode(crc64nvme(body))
     async with local(tmp_path) as store:
         info = await store.head(told["key"])
-        assert (info.content_type, info.metadata["recorder-recording-id"]) == (
-            "application/json",
-            "call",
-        )
+        assert info.content_type == "application/json"
+        assert info.metadata["recorder-recording-id"] == "call"
+        assert info.metadata["recorder-started-at"] == manifest_of(tmp_path)["started_at"]
         report = await verify(store, "call")
     assert report.ok
     assert [one.kind for one in report.proofs][-1] == "peaks"
@@ -220,6 +223,18 @@ async def test_a_chunk_that_is_sent_again_and_again_is_noted_once(tmp_path: Path
     assert (tmp_path / "spool" / "call" / "peaks-0").stat().st_size == once
 
 
+class NoOutput(FaultyStore):
+    """Takes everything but the output."""
+
+    async def put(self, key: str, *args: Any, **options: Any) -> Any:
+        if key.endswith("audio.wav"):
+            raise refusal(AccessDenied, "put")()
+        return await super().put(key, *args, **options)
+
+    async def upload_part(self, key: str, *args: Any, **options: Any) -> Any:
+        raise refusal(AccessDenied, "upload_part")()
+
+
 async def test_what_is_noted_behind_a_torn_record_is_found_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -227,9 +242,17 @@ async def test_what_is_noted_behind_a_torn_record_is_found_again(
     await dead(tmp_path, store=NoChunks(LocalStore(tmp_path / "bucket")))
     path = tmp_path / "spool" / "call" / "peaks-0"
     path.write_bytes(path.read_bytes()[:-9])
-    for store in (NoChunks(LocalStore(tmp_path / "bucket")), LocalStore(tmp_path / "bucket")):
-        async with Recorder(settings_in(tmp_path), store=store, recover=False) as recorder:
-            [one] = await recorder.recover()
+    store = NoOutput(LocalStore(tmp_path / "bucket"))
+    async with Recorder(settings_in(tmp_path), store=store, recover=False) as recorder:
+        [one] = await recorder.recover()
+        assert one.outcome == "failed"
+
+    async def read(_: Tally, chunk: object) -> None:
+        raise AssertionError(f"{chunk} was read again")
+
+    monkeypatch.setattr(Tally, "_read", read)
+    async with Recorder(settings_in(tmp_path), recover=False) as recorder:
+        [one] = await recorder.recover()
     assert one.outcome == "recovered"
     assert_peaks(peaks(tmp_path), stereo(tmp_path))
 
@@ -388,3 +411,14 @@ def test_a_manifest_of_before_there_were_any_is_read() -> None:
     document = make_plan().to_dict()
     del document["peaks_samples_per_pixel"]
     assert Plan.from_dict(document).peaks_samples_per_pixel == 0
+
+
+def test_a_waveform_or_an_export_is_no_output_of_a_recording_that_is_not_finished() -> None:
+    """A rescuer tells by the objects alone whether there may be something to do."""
+    seen: dict[str, Sighting] = {}
+    for name, size in (("manifest.json", 900), ("peaks.json", 9000), ("exports/a.mp3", 9000)):
+        note(seen, ObjectInfo(f"dt=2026-01-01/call/{name}", size, "etag"))
+    [sighting] = seen.values()
+    assert not sighting.looks_finished
+    note(seen, ObjectInfo("dt=2026-01-01/call/audio.wav", 9000, "etag"))
+    assert sighting.looks_finished

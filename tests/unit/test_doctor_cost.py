@@ -40,6 +40,7 @@ async def recorded(
     [
         {},
         {"keep_chunks": True},
+        {"peaks": False},
         {"outputs": ("stereo", "mono", "tracks")},
         {"outputs": ("stereo", "tracks"), "vcon": True, "web_url": "https://calls.example.org"},
         {"chunk_seconds": 1.0},  # too short for a half of it to be settled before it is whole
@@ -62,7 +63,7 @@ async def test_a_call_makes_the_requests_that_are_told(
     assert call.result.chunks == load.chunks
     assert counts["put_manifest"] <= load.manifests
     halves = load.puts - load.manifests - load.chunks
-    assert halves == load.open_chunks + settings.vcon
+    assert halves == load.open_chunks + settings.vcon + settings.peaks
     # Frames that come faster than time leave no moment for some of the halves.
     assert load.chunks <= counts["put"] <= load.chunks + halves
     whole = counts["create_multipart"] + counts["upload_part"] + counts["complete_multipart"]
