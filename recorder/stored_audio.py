@@ -122,6 +122,11 @@ def find_audio(rest: AtRest, heard: Heard) -> Audio:
         return _Derived(rest, [(outputs["stereo"], names)], heard)
     if "mono" in outputs and len(rest.tracks) == 1:
         return _Derived(rest, [(outputs["mono"], rest.tracks)], heard)
+    if rest.plan.format != WAV.name:
+        raise NoAudio(
+            f"{heard.name} of recording {rest.plan.recording_id!r} cannot be had: of outputs, only "
+            f"WAV is read, its own are {rest.plan.format}, and {why}"
+        )
     has = ", ".join(str(one["key"]).removeprefix(rest.plan.folder) for one in outputs.values())
     if not _is_lossless(rest):
         has = f"in {rest.plan.format}, which is not read for it"

@@ -218,6 +218,22 @@ async def test_without_output_and_chunks_it_is_said_what_there_is(tmp_path: Path
             await export(store, "call")
 
 
+async def test_of_compressed_outputs_only_kept_chunks_are_exported(tmp_path: Path) -> None:
+    path = tmp_path / "out.wav"
+    for kept in (False, True):
+        folder = tmp_path / str(kept)
+        folder.mkdir()
+        await record(folder, format="flac", keep_chunks=kept)
+        async with local(folder) as store:
+            if kept:
+                done = await export(store, "call", format="wav", output=path)
+                assert done.source == "chunks"
+            else:
+                with pytest.raises(NoAudio, match="only WAV is read, its own are flac, and the"):
+                    await export(store, "call", format="wav", output=path)
+    np.testing.assert_array_equal(await decoded(path, 2), STEREO[:LENGTH])
+
+
 @pytest.mark.parametrize(
     ("damage", "says"),
     [
