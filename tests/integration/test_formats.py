@@ -124,7 +124,7 @@ async def test_every_layout_in_every_format(make: Make, form: str) -> None:
         assert not [one async for one in store.list_uploads()]
     assert report.ok, report.findings
     proofs = {proof.key.split("/", 2)[2]: proof for proof in report.proofs}
-    assert len(proofs) == 5 + result.chunks
+    assert len(proofs) == 5 + result.chunks + 1  # the waveform
     assert all(proof.compared for proof in proofs.values())
     assert proofs[f"audio.{form}"].rendered is (form != "opus")
 
