@@ -180,14 +180,14 @@ class _Assembly:
     def _specs(self) -> list[OutputSpec]:
         plan, specs = self._rest.plan, list[OutputSpec]()
         first, declared = plan.first_sample, plan.tracks
-        made = mixed_outputs(plan.outputs, plan.container, first, declared)
+        made = mixed_outputs(plan.outputs, plan.output_format, first, declared)
         for layout in ("stereo", "mono"):
             if layout not in self._layouts:
                 continue
             own = [spec for spec in made if spec.layout == layout]
-            specs += own or [extra_output(layout, plan.container, first, declared)]
+            specs += own or [extra_output(layout, plan.output_format, first, declared)]
         if "tracks" in self._layouts:
-            specs += [track_output(name, plan.container, first) for name in self._rest.tracks]
+            specs += [track_output(name, plan.output_format, first) for name in self._rest.tracks]
         return specs
 
     def _check_free(self, specs: Sequence[OutputSpec]) -> None:

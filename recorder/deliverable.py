@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
+import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from recorder import events
 from recorder.chunk_reader import ChunkReader
+from recorder.containers import codec, container
+from recorder.encoded import EncodedSource
+from recorder.encoded_parts import EncodedParts
 from recorder.outputs import OutputSource, OutputSpec
 from recorder.plan import Plan
+from recorder.quota import SpoolQuota
 from recorder.result import OutputResult, State
 from uploader.checksum import decode, encode
-from uploader.errors import BotRecorderError
+from uploader.errors import BotRecorderError, NoSuchUpload
 from uploader.store import Part
-from uploader.upload import Context, Upload
+from uploader.upload import ATTEMPTS_TO_REBUILD, Context, PartDiffers, Upload
 
 
 class Deliverable:
@@ -25,6 +31,9 @@ class Deliverable:
         context: Store, retries, budget.
         reader: Its samples.
         emit: Told of parts and completion.
+        keep: Returns where encoded bytes are kept until they are in the store, by the output's
+            file; by default that is in files without names.
+        encoding: Held while something is encoded.
     """
 
     def __init__(
@@ -34,6 +43,8 @@ class Deliverable:
         context: Context,
         reader: ChunkReader,
         emit: Callable[[events.Event], None],
+        keep: Callable[[str], EncodedParts] | None = None,
+        encoding: asyncio.Semaphore | None = None,
     ) -> None:
         self.spec = spec
         self.key = plan.folder + spec.file
@@ -41,7 +52,7 @@ class Deliverable:
         self._plan = plan
         self._context = context
         self._emit = emit
-        self._source = OutputSource(spec, plan.container, plan.sample_rate, reader)
+        self._source = self._make_source(reader, keep or _unnamed, encoding or asyncio.Semaphore(1))
         self._upload = Upload(
             context,
             self.key,
@@ -51,7 +62,29 @@ class Deliverable:
             self._part_done,
         )
         self._samples = 0
+        self._bytes = 0
         self._completed = False
+
+    def _make_source(
+        self,
+        reader: ChunkReader,
+        keep: Callable[[str], EncodedParts],
+        encoding: asyncio.Semaphore,
+    ) -> OutputSource | EncodedSource:
+        spec, plan = self.spec, self._plan
+        if (form := codec(plan.format)) is None:
+            return OutputSource(spec, container(plan.format), plan.sample_rate, reader)
+        return EncodedSource(
+            spec,
+            form,
+            plan.sample_rate,
+            plan.opus_bitrate,
+            plan.part_bytes,
+            reader,
+            keep(spec.file),
+            lambda number: self._upload.parts.get(number),
+            encoding,
+        )
 
     @property
     def completed(self) -> bool:
@@ -85,14 +118,42 @@ class Deliverable:
             StoreError: See `Upload.advance`.
         """
         await self._upload.create()
-        await self._upload.advance(self._source.size(self._own(end)))
+        try:
+            await self._send_whole(self._own(end))
+        except PartDiffers:  # the next chunk begins the upload anew
+            self._upload.restart()
+            raise
+
+    async def _send_whole(self, samples: int) -> None:
+        """Send the parts that are whole; what is compressed is made no faster than it is sent."""
+        reached = False
+        while not reached:
+            available, reached = await self._source.reach(samples, self._upload.sent_bytes())
+            await self._upload.advance(available)
+
+    async def _total(self, samples: int) -> int:
+        """Return the object's size, which for what is compressed only its whole encoding tells."""
+        if isinstance(self._source, OutputSource):
+            return self._source.size(samples)
+        for attempt in range(1, ATTEMPTS_TO_REBUILD + 1):
+            try:
+                await self._send_whole(samples)
+                return await self._source.total(samples)
+            except NoSuchUpload:  # completed already, perhaps; `advance` begins it anew
+                if attempt == ATTEMPTS_TO_REBUILD:
+                    raise
+            except PartDiffers:
+                if attempt == ATTEMPTS_TO_REBUILD:
+                    raise
+                self._upload.restart()
+        raise RuntimeError("the last attempt returns or raises")
 
     async def prepare(self, end: int) -> None:
         """Send everything, given the recording ends at `end`; what failed, `finish` tries again."""
         if self._completed:
             return
         try:
-            await self._upload.prepare(self._source.size(self._own(end)))
+            await self._upload.prepare(await self._total(self._own(end)))
         except BotRecorderError as error:
             self.error = error
 
@@ -102,12 +163,14 @@ class Deliverable:
             return
         self._samples = self._own(end)
         try:
-            info = await self._upload.finish(self._source.size(self._samples))
+            info = await self._upload.finish(await self._total(self._samples))
         except BotRecorderError as error:
             self.error = error
             return
         self.error = None
         self._completed = True
+        self._bytes = info.size
+        self._source.close()
         url = self._context.store.url(self.key)
         self._emit(events.OutputCompleted(self.spec.name, self.key, url, info.size))
 
@@ -126,16 +189,27 @@ class Deliverable:
         Raises:
             StoreError: See `Upload.abandon`.
         """
+        self._source.close()
         if not self._completed:
             await self._upload.abandon()
 
     def needed_from(self) -> int:
         """Return the recording's first sample, behind part 1's, that is still to be sent."""
-        return self.spec.first_sample + self._source.samples_before(self._upload.sent_bytes())
+        source = self._source
+        if isinstance(source, EncodedSource):
+            return self.spec.first_sample + source.samples
+        return self.spec.first_sample + source.samples_before(self._upload.sent_bytes())
 
     def part_1_samples(self) -> int:
         """Return before which sample of the recording part 1's lie: needed until the end."""
-        return self.spec.first_sample + self._source.samples_before(self._plan.part_bytes) + 1
+        source = self._source
+        if isinstance(source, EncodedSource):
+            return self.spec.first_sample  # what is encoded is kept as such
+        return self.spec.first_sample + source.samples_before(self._plan.part_bytes) + 1
+
+    def close(self) -> None:
+        """Let go of what is held for parts that are not sent: they can be made anew. Idempotent."""
+        self._source.close()
 
     def _own(self, end: int) -> int:
         return max(0, end - self.spec.first_sample)
@@ -152,7 +226,7 @@ class Deliverable:
             State.COMPLETED,
             self.key,
             url,
-            bytes=self._source.size(self._samples),
+            bytes=self._bytes,
             duration_seconds=self._plan.seconds(self._samples),
             parts=len(self._upload.parts),
             checksum=encode(self._upload.checksum()),
@@ -185,7 +259,12 @@ class Deliverable:
         }
 
     def _part_done(self, part: Part) -> None:
+        self._source.sent(part.number)
         self._emit(events.PartUploaded(self.spec.name, self.key, part.number, part.size))
+
+
+def _unnamed(file: str) -> EncodedParts:
+    return EncodedParts(None, file, SpoolQuota(sys.maxsize))
 
 
 def _parts_told(told: Mapping[str, Any]) -> dict[int, Part]:

@@ -32,6 +32,7 @@ from recorder.chunk_reader import ChunkReader, DamagedChunk
 from recorder.chunks import Chunk, Contents
 from recorder.clean_up import CleanUp
 from recorder.deliverable import Deliverable, as_told, state_of
+from recorder.encoded_parts import EncodedParts
 from recorder.engine import Engine
 from recorder.open_chunk import OpenChunk
 from recorder.outputs import OutputSpec, mixed_outputs, track_output
@@ -119,7 +120,7 @@ class Delivery:
         self._expected: list[str] = []
         self._pruned = 0
         self._outputs = self.account.outputs
-        for spec in mixed_outputs(plan.outputs, plan.container, plan.first_sample, plan.tracks):
+        for spec in mixed_outputs(plan.outputs, plan.output_format, plan.first_sample, plan.tracks):
             self._outputs.append(self._deliverable(spec))
         self._clips = TurnClips(plan, contents.timeline, self._deliverable)
         self.account.clips = self._clips
@@ -219,6 +220,8 @@ class Delivery:
         finally:
             self._quota.remove(self.shelf)
             beat.cancel()
+            for output in self.account.deliverables():
+                output.close()
             self._idle.set()
             self.ended.set()
 
@@ -454,11 +457,23 @@ class Delivery:
         joined_later = [state.name for state in self._contents.timeline.tracks]
         for name in dict.fromkeys([*self._expected, *joined_later]):
             if name not in there:
-                spec = track_output(name, self.plan.container, self.plan.first_sample)
+                spec = track_output(name, self.plan.output_format, self.plan.first_sample)
                 self._outputs.append(self._deliverable(spec))
 
     def _deliverable(self, spec: OutputSpec) -> Deliverable:
-        return Deliverable(spec, self.plan, self._context, self.reader, self._emit)
+        return Deliverable(
+            spec,
+            self.plan,
+            self._context,
+            self.reader,
+            self._emit,
+            self._keep,
+            self._engine.encoding,
+        )
+
+    def _keep(self, file: str) -> EncodedParts:
+        folder = None if self._spool is None else self._spool.encoded
+        return EncodedParts(folder, file, self._quota)
 
     def _report(self, error: BotRecorderError) -> None:
         self._error = error

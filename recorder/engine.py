@@ -26,10 +26,12 @@ class Engine:
 
     Attributes:
         working: How many pieces of blocking work are under way, or wait for a worker.
+        encoding: Held by who compresses, for one piece: chunks never wait for compression alone.
     """
 
     def __init__(self) -> None:
         self.working = 0
+        self.encoding = asyncio.Semaphore(WORKER_THREADS - 1)
         self._loop = asyncio.new_event_loop()
         self._workers = ThreadPoolExecutor(WORKER_THREADS, thread_name_prefix="recorder-worker")
         self._thread = threading.Thread(target=self._run, name="recorder-engine", daemon=True)

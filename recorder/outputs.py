@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from recorder import layouts
 from recorder.buffers import buffer
 from recorder.chunk_reader import ChunkReader, Planes
-from recorder.containers import Container
+from recorder.containers import Container, Format
 from recorder.render import Samples
 from uploader.store import Body
 
@@ -67,7 +67,7 @@ class OutputSpec:
 
 def mixed_outputs(
     names: Sequence[str],
-    container: Container,
+    form: Format,
     first_sample: int = 0,
     declared: tuple[str, ...] = (),
 ) -> list[OutputSpec]:
@@ -76,7 +76,7 @@ def mixed_outputs(
     specs = []
     for index, layout in enumerate(layouts_asked):
         stem = "audio" if index == 0 else layout
-        file = f"{stem}.{container.extension}"
+        file = f"{stem}.{form.extension}"
         spec = OutputSpec(layout, file, layout, first_sample=first_sample, declared=declared)
         specs.append(spec)
     return specs
@@ -89,24 +89,24 @@ def mixed_layout(names: Sequence[str]) -> Literal["mono", "stereo"]:
 
 def extra_output(
     layout: Literal["mono", "stereo"],
-    container: Container,
+    form: Format,
     first_sample: int = 0,
     declared: tuple[str, ...] = (),
 ) -> OutputSpec:
     """Return a mixed output that a recording was not made with: it has its layout's name."""
-    file = f"{layout}.{container.extension}"
+    file = f"{layout}.{form.extension}"
     return OutputSpec(layout, file, layout, first_sample=first_sample, declared=declared)
 
 
-def track_output(track: str, container: Container, first_sample: int = 0) -> OutputSpec:
+def track_output(track: str, form: Format, first_sample: int = 0) -> OutputSpec:
     """Return the output of one track."""
-    return OutputSpec(track, f"{track}.{container.extension}", "track", track, first_sample)
+    return OutputSpec(track, f"{track}.{form.extension}", "track", track, first_sample)
 
 
-def turn_output(number: int, track: str, first_sample: int, container: Container) -> OutputSpec:
+def turn_output(number: int, track: str, first_sample: int, form: Format) -> OutputSpec:
     """Return the output of one speaking turn."""
     name = f"turns/{number:04d}-{track}"
-    return OutputSpec(name, f"{name}.{container.extension}", "track", track, first_sample)
+    return OutputSpec(name, f"{name}.{form.extension}", "track", track, first_sample)
 
 
 class OutputSource:
@@ -135,6 +135,16 @@ class OutputSource:
     def samples_before(self, position: int) -> int:
         """Return the index, in this output, of the first sample that byte `position` needs."""
         return max(0, position - self._container.header_bytes) // self._frame_bytes
+
+    async def reach(self, samples: int, sent: int) -> tuple[int, bool]:
+        """Return how many bytes there are when `samples` are sealed, and that this is all."""
+        return self.size(samples), True
+
+    def sent(self, number: int) -> None:
+        """Take note that a part is in the store."""
+
+    def close(self) -> None:
+        """Let go of nothing: nothing is held."""
 
     async def read(self, start: int, end: int, total: int | None) -> Body:
         """Return the object's bytes [start, end).

@@ -9,7 +9,8 @@ from datetime import date, datetime
 from typing import Any, Self
 
 from recorder.chunks import CHUNKS, OPEN_CHUNK, Chunk
-from recorder.containers import Container, container, container_names
+from recorder.containers import Codec, Container, format_names, output_format
+from recorder.containers.opus import DEFAULT_BITRATE
 from recorder.names import check_metadata, check_recording_id, check_tags, check_track
 from recorder.outputs import OutputSpec, mixed_layout
 from recorder.waveform import MAX_SAMPLES_PER_PIXEL, MIN_SAMPLES_PER_PIXEL
@@ -36,7 +37,7 @@ class Plan:
         sample_rate: Hz.
         chunk_samples: Length of every chunk but the last.
         outputs: Names as in the settings: `stereo`, `mono`, `tracks`, `turns`.
-        format: Container of the outputs.
+        format: Of the outputs.
         part_bytes: Part size of the outputs' uploads.
         pre_roll_seconds: Audio before a turn's start that its clip begins with.
         keep_chunks: Whether chunk objects stay after completion.
@@ -55,6 +56,7 @@ class Plan:
         continuation: Name of the folder, below the recording's own, of late audio that was
             attached to a recording which another host had finished; empty for the recording.
         first_sample: Where, on the recording's clock, its audio begins: 0 but for continuations.
+        opus_bitrate: Bits per second of each channel, where the format is `opus`.
         peaks_samples_per_pixel: Of the waveform that is made of it; 0 for none.
         imported: Where it comes from, if it was not recorded here: plain JSON types, for the
             manifest; empty if it was.
@@ -84,6 +86,7 @@ class Plan:
     started_monotonic: float = 0.0
     continuation: str = ""
     first_sample: int = 0
+    opus_bitrate: int = DEFAULT_BITRATE
     peaks_samples_per_pixel: int = 0
     imported: Mapping[str, Any] = field(default_factory=dict)
     vcon: bool = False
@@ -101,9 +104,9 @@ class Plan:
         return self.folder + MANIFEST
 
     @property
-    def container(self) -> Container:
-        """Container of the outputs."""
-        return container(self.format)
+    def output_format(self) -> Container | Codec:
+        """Format of the outputs."""
+        return output_format(self.format)
 
     def chunk_key(self, chunk: Chunk) -> str:
         """Return the key of a chunk's object."""
@@ -149,7 +152,7 @@ class Plan:
         file = spec.file.replace("/", "-")
         return self._attributes(
             f"{self.recording_id}-{file}",
-            self.container.media_type,
+            self.output_format.media_type,
             {
                 "recorder-layout": spec.track or spec.layout,
                 CHANNELS: str(spec.channels),
@@ -210,6 +213,7 @@ class Plan:
             "chunk_seconds": self.seconds(self.chunk_samples),
             "outputs_asked": list(self.outputs),
             "format": self.format,
+            "opus_bitrate": self.opus_bitrate,
             "part_bytes": self.part_bytes,
             "pre_roll_seconds": self.pre_roll_seconds,
             "keep_chunks": self.keep_chunks,
@@ -241,7 +245,7 @@ class Plan:
                 sample_rate=_whole(document, "sample_rate", 1),
                 chunk_samples=_whole(document, "chunk_samples", 1),
                 outputs=tuple(_known(name, _OUTPUTS) for name in document["outputs_asked"]),
-                format=_known(document["format"], container_names()),
+                format=_known(document["format"], format_names()),
                 part_bytes=_whole(document, "part_bytes", MIN_PART_BYTES),
                 pre_roll_seconds=max(0.0, float(document["pre_roll_seconds"])),
                 keep_chunks=document["keep_chunks"] is True,
@@ -258,6 +262,10 @@ class Plan:
                 started_monotonic=float(document["started_monotonic"]),
                 continuation=_folder_name(_text(document, "continuation")),
                 first_sample=_whole(document, "first_sample", 0),
+                # Before there was one, outputs were WAV.
+                opus_bitrate=_whole(
+                    {"opus_bitrate": DEFAULT_BITRATE, **document}, "opus_bitrate", 1
+                ),
                 peaks_samples_per_pixel=_peaks(document),
                 imported=dict(document.get("imported") or {}),
                 vcon=document.get("vcon") is True,

@@ -305,6 +305,7 @@ class Recorder:
             chunk_samples=settings.chunk_samples,
             outputs=settings.outputs,
             format=settings.format,
+            opus_bitrate=settings.opus_bitrate,
             part_bytes=settings.part_bytes,
             pre_roll_seconds=settings.pre_roll_seconds,
             keep_chunks=settings.keep_chunks,

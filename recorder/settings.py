@@ -26,7 +26,8 @@ from pydantic_settings import (
 )
 
 from recorder import settings_values as values
-from recorder.containers import container_names
+from recorder.containers import codec, format_names
+from recorder.containers.opus import DEFAULT_BITRATE, LEAST_BITRATE, MOST_BITRATE
 from recorder.location import LOCATION_RULE, Location, parse_location
 from recorder.names import InvalidName, check_metadata, check_prefix, check_tags
 from recorder.settings_postprocess import PostprocessSettings
@@ -183,8 +184,15 @@ class Settings(PostprocessSettings):
     outputs: Annotated[tuple[OutputName, ...], BeforeValidator(values.outputs)] = setting(
         "Which files are made of a recording", values.OUTPUTS_RULE, ("stereo",)
     )
-    format: Annotated[str, BeforeValidator(partial(values.one_of, container_names()))] = setting(
-        "Their format", " or ".join(container_names()), "wav"
+    format: Annotated[str, BeforeValidator(partial(values.one_of, format_names()))] = setting(
+        "Their format; chunks are always WAV", values.either(format_names()), "wav"
+    )
+    opus_bitrate: int = setting(
+        "Bits per second of each channel of Opus, where there is speech",
+        f"a whole number from {LEAST_BITRATE} to {MOST_BITRATE}",
+        DEFAULT_BITRATE,
+        ge=LEAST_BITRATE,
+        le=MOST_BITRATE,
     )
     part_bytes: _ByteCount = size(
         "Size of an upload's parts", 5 * MIB, MIN_PART_BYTES, MAX_PART_BYTES
@@ -398,6 +406,11 @@ class Settings(PostprocessSettings):
                 yield "vcon", "needs RECORDER_WEB_URL beside it: the bucket has no https address"
         if self._exact_chunk_samples().denominator != 1:
             yield "chunk_seconds", f"is not a whole number of samples at {self.sample_rate} Hz"
+        if (form := codec(self.format)) is not None:
+            if reason := form.refusal(self.sample_rate):
+                yield "sample_rate", reason
+            if missing_codec := form.missing():
+                yield "format", f"needs a library that is not installed: {missing_codec}"
         if self.inflight_bytes < self.part_bytes:
             part = values.in_bytes(self.part_bytes)
             yield "inflight_bytes", f"must be no less than a part, {part}"

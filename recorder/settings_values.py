@@ -123,6 +123,12 @@ def _split(text: str) -> dict[str, str]:
     return found
 
 
+def either(names: tuple[str, ...]) -> str:
+    """Return names as a choice: `a, b or c`."""
+    *others, last = names
+    return f"{', '.join(others)} or {last}" if others else last
+
+
 def one_of(names: tuple[str, ...], value: object) -> object:
     """Return `value` if it is None or one of `names`."""
     if value is not None and value not in names:

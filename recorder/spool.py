@@ -5,6 +5,7 @@
     lock                           held (flock) by the process that owns the recording
     journal/00000001.journal ...   accepted frames, see `recorder.journal`
     chunks/000001.wav ...          sealed chunks, byte for byte the objects they become
+    encoded/audio.flac.00001 ...   a compressed output's parts, until they are in the bucket
     checkpoint.json                what sealing knew after the last chunk
     peaks-0                        the waveform of the chunks that were sent, see `recorder.tally`
     result.json                    how it ended, where it could not be finished
@@ -137,6 +138,11 @@ class Spool:
     def chunks(self) -> Path:
         """Folder of sealed chunks."""
         return self.path / "chunks"
+
+    @property
+    def encoded(self) -> Path:
+        """Folder of compressed outputs' bytes that are not in the store yet; perhaps not there."""
+        return self.path / "encoded"
 
     def write_json(self, name: str, document: dict[str, Any]) -> None:
         """Replace a small file atomically; see `write`."""

@@ -54,7 +54,7 @@ class TurnClips:
             if turn.end is not None and turn.end <= sealed_samples:
                 track = self._timeline.tracks[turn.track].name
                 first = self.first_sample(turn)
-                yield turn, turn_output(turn.number, track, first, self._plan.container)
+                yield turn, turn_output(turn.number, track, first, self._plan.output_format)
 
     def first_sample(self, turn: Turn) -> int:
         """Return where a turn's clip begins: before it by the pre-roll, not into the one before."""

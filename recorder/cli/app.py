@@ -31,10 +31,23 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.command("import")(import_)  # a word of Python's
-for command in (
-    *(record, ls, show, verify, export, assemble, peaks, recover),
-    *(vcon, worker, backfill, doctor, demo, settings),
-):
+COMMANDS = (
+    record,
+    ls,
+    show,
+    verify,
+    export,
+    assemble,
+    peaks,
+    vcon,
+    recover,
+    worker,
+    backfill,
+    doctor,
+    demo,
+    settings,
+)
+for command in COMMANDS:
     app.command(cls=RecoverCommand if command is recover else None)(command)
 
 

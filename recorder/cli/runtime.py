@@ -34,6 +34,7 @@ _INSIST_SECONDS = 1.0
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _WRONG_INPUT = (
     ExportError,
+    PeaksError,
     ImportRefused,
     InputError,
     InvalidName,

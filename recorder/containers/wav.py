@@ -147,7 +147,7 @@ def _parse_format(body: memoryview) -> tuple[int, int]:
 
 
 @dataclass(frozen=True, slots=True)
-class _Wav:
+class Wav:
     """WAV as a `Container`."""
 
     name: str = "wav"
@@ -160,4 +160,4 @@ class _Wav:
         return wav_header(samples, rate, channels)
 
 
-WAV = _Wav()
+WAV = Wav()

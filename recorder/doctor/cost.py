@@ -19,7 +19,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from recorder.chunks import Chunk
-from recorder.containers import container
+from recorder.containers import codec, output_format
 from recorder.containers.wav import WAV
 from recorder.journal_format import SEGMENT_BYTES
 from recorder.outputs import OutputSpec, mixed_outputs, track_output
@@ -174,25 +174,28 @@ def load_of(settings: Settings, usage: Usage) -> Load:
         read_bytes=sum(hashed),
         stored_bytes=outputs.bytes + kept + manifest_bytes,
         spool_bytes_per_second=rate * SAMPLE_BYTES * usage.tracks + WAV.header_bytes * rate / chunk,
-        spool_bytes_at_once=_live_bytes(settings, usage),
+        spool_bytes_at_once=_live_bytes(settings, usage) + outputs.kept,
     )
 
 
 class _Outputs:
-    """The outputs of one call: how many, their parts, their bytes."""
+    """The outputs of one call: how many, parts, bytes; and what the spool has of them."""
 
     def __init__(self, settings: Settings, usage: Usage, samples: int) -> None:
-        form = container(settings.format)
-        self._header = form.header_bytes
+        form = output_format(settings.format)
+        self._settings = settings
         self._part_bytes = settings.part_bytes
         self.count = self.parts = self.bytes = 0
+        self.kept = 0
         self._sizes: dict[str, list[int]] = {}
         self._names = settings.outputs
         specs = mixed_outputs(settings.outputs, form)
         if "tracks" in settings.outputs:
             specs += [track_output(f"track-{number}", form) for number in range(usage.tracks)]
         for spec in specs:
-            self._add(spec, samples)
+            size = self._add(spec, samples)
+            if codec(settings.format) is not None:  # part 1, and what is not sent yet
+                self.kept += min(size, 2 * self._part_bytes)
         if "turns" in settings.outputs:
             turns = round(usage.turns_per_minute * usage.call_seconds / 60)
             # Somebody speaks all the time, one at a time; half of the turns are users'.
@@ -201,12 +204,21 @@ class _Outputs:
                 spec = track_output(f"turn-{number}", form)
                 self._add(spec, round(samples / turns + pre_roll))
 
-    def _add(self, spec: OutputSpec, samples: int) -> None:
-        size = self._header + samples * SAMPLE_BYTES * spec.channels
+    def _size(self, spec: OutputSpec, samples: int) -> int:
+        """Return an output's bytes; about, where it is compressed."""
+        settings = self._settings
+        if (form := codec(settings.format)) is None:
+            return WAV.header_bytes + samples * SAMPLE_BYTES * spec.channels
+        rate, bitrate = settings.sample_rate, settings.opus_bitrate
+        return form.typical_bytes(samples, rate, spec.channels, bitrate)
+
+    def _add(self, spec: OutputSpec, samples: int) -> int:
+        size = self._size(spec, samples)
         self.count += 1
         self.parts += part_count(size, self._part_bytes)
         self.bytes += size
         self._sizes.setdefault(spec.layout, []).append(size)
+        return size
 
     def of_vcon(self) -> list[int]:
         """Return the sizes of the outputs that a vCon refers to; see `vcon_document`."""

@@ -1,4 +1,4 @@
-"""What FFmpeg decodes: every container and codec that it knows. The only file that imports PyAV."""
+"""What FFmpeg decodes: every container and codec it knows. The only file that decodes by PyAV."""
 
 from __future__ import annotations
 

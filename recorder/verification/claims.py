@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from recorder.catalog import Document
-from recorder.containers import Container, container
-from recorder.verification.examination import Wanted
+from recorder.containers import Codec, Container, container
 from recorder.verification.report import Ledger, MissingAudio
+from recorder.verification.scan import Wanted
 from recorder.waveform import Shape
 from uploader.checksum import decode
 from uploader.manifest import MANIFEST
@@ -80,7 +80,7 @@ class Claims:
         first_sample: Where on the recording's clock it begins: 0 but for continuations.
         samples: Its length.
         sample_rate: Hz.
-        container: Of its outputs.
+        form: Format of its outputs.
         tracks: All of them, in order.
         chunks: In order.
         whole: Whether the chunks' numbers add up, so that they can be rendered.
@@ -99,7 +99,7 @@ class Claims:
     first_sample: int = 0
     samples: int = 0
     sample_rate: int = 0
-    container: Container = WAV
+    form: Container | Codec = WAV
     tracks: tuple[str, ...] = ()
     chunks: list[ListedChunk] = field(default_factory=list)
     whole: bool = False

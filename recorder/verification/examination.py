@@ -1,137 +1,19 @@
-"""What an object should be, what its bytes say it is, and whether that is the same."""
+"""Whether objects are what they should be."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Container, Mapping, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass, field
 
-import numpy as np
-
-from recorder.containers.wav import InvalidWav, WavInfo, parse_header
-from recorder.outputs import OutputSpec
-from recorder.render import Samples
+from recorder.verification.decoding import EncodedScan
 from recorder.verification.objects import Objects, pieces
-from recorder.verification.report import Kind, Ledger, Proof
+from recorder.verification.report import Ledger
+from recorder.verification.scan import Scan, Wanted
 from recorder.waveform import Waveform
-from uploader.checksum import combine, crc64nvme, encode
+from uploader.checksum import encode
 from uploader.store import ObjectInfo
 from uploader.upload import RECORDING_ID
-
-_HEADER_BYTES = 4096  # a header, whatever other programs put before the samples
-
-
-@dataclass(frozen=True, slots=True)
-class Wanted:
-    """An object as its manifest describes it; None is what the manifest does not tell.
-
-    Attributes:
-        kind: What it is of.
-        key: Where it is.
-        bytes: Its size.
-        checksum: CRC-64/NVME of its bytes.
-        samples: Of each channel.
-        channels: How many.
-        sample_rate: Hz.
-        metadata: What is told beside it. What an object lacks is passed over, but for its
-            recording's id.
-        spec: What its samples are made of; None for a chunk.
-        first_sample: Its place among the recording's samples.
-        silent: Ranges of its samples that must be digital silence.
-    """
-
-    kind: Kind
-    key: str
-    bytes: int | None
-    checksum: int | None
-    samples: int | None
-    channels: int
-    sample_rate: int
-    metadata: Mapping[str, str]
-    spec: OutputSpec | None = None
-    first_sample: int = 0
-    silent: Sequence[tuple[int, int]] = ()
-
-
-@dataclass(slots=True)
-class Scan:
-    """What is learned of an object from its bytes, in the order they come.
-
-    Attributes:
-        silent: Ranges of samples that must be digital silence.
-        size: Bytes so far.
-        checksum: CRC-64/NVME of them.
-        info: Its header; None if that is none.
-        problem: Why it is none.
-        sounds: The first sample that should be silent and is not.
-        samples: Whole frames so far.
-        waveform: Has all frames added, if there is one.
-    """
-
-    silent: Sequence[tuple[int, int]] = ()
-    size: int = 0
-    checksum: int = 0
-    info: WavInfo | None = None
-    problem: str = "there are no bytes"
-    sounds: int | None = None
-    samples: int = 0
-    waveform: Waveform | None = None
-    _header: int = 0
-    _rest: bytes = field(default=b"", repr=False)
-
-    def feed(self, data: bytes) -> Samples | None:
-        """Take the next bytes; return their frames, shape (frames, channels), if it is audio."""
-        body = memoryview(data)
-        if self.size == 0:
-            try:
-                self.info = parse_header(data[:_HEADER_BYTES])
-                self._header = crc64nvme(data[: self.info.data_offset])
-                body = body[self.info.data_offset :]
-            except InvalidWav as error:
-                self.problem = str(error)
-        self.size += len(data)
-        self.checksum = crc64nvme(data, self.checksum)
-        if self.info is None:
-            return None
-        width = 2 * self.info.channels
-        joined = self._rest + bytes(body) if self._rest else body
-        whole = len(joined) // width * width
-        self._rest = bytes(joined[whole:])
-        frames = np.frombuffer(joined[:whole], dtype="<i2").reshape(-1, self.info.channels)
-        self._listen(frames)
-        if self.waveform is not None and self.waveform.shape.channels == self.info.channels:
-            self.waveform.add(frames, self.samples)
-        self.samples += len(frames)
-        return frames
-
-    def followed_by(self, checksum: int, length: int) -> int:
-        """Return the checksum there is if behind this header come `length` other bytes."""
-        if self.info is None:
-            return 0
-        return combine([(self._header, self.info.data_offset), (checksum, length)])
-
-    def proof(self, wanted: Wanted, *, rendered: bool = False) -> Proof:
-        """Return what is proved of an object that is what it should be."""
-        return Proof(
-            key=wanted.key,
-            kind=wanted.kind,
-            bytes=self.size,
-            samples=self.samples,
-            sample_rate=wanted.sample_rate,
-            checksum=encode(self.checksum),
-            compared=wanted.checksum is not None,
-            rendered=rendered,
-        )
-
-    def _listen(self, frames: Samples) -> None:
-        for start, end in self.silent:
-            if self.sounds is not None:
-                return
-            first = max(start, self.samples)
-            heard = frames[first - self.samples : max(0, end - self.samples)].any(axis=1)
-            if heard.any():
-                self.sounds = first + int(heard.argmax())
 
 
 class Examiner:
@@ -183,7 +65,7 @@ class Examiner:
     async def scan(
         self, wanted: Wanted, info: ObjectInfo, waveform: Waveform | None = None
     ) -> Scan:
-        """Read an object.
+        """Read an object. What is returned is to be closed.
 
         Args:
             wanted: What it should be.
@@ -194,9 +76,16 @@ class Examiner:
             StoreError: The store refuses, or does not answer.
         """
         scan = Scan(wanted.silent, waveform=waveform)
-        async with aclosing(self._objects.stream(pieces(wanted.key, info.size))) as stream:
-            async for _, data in stream:
-                await asyncio.to_thread(scan.feed, data)
+        if wanted.codec is not None:
+            scan = EncodedScan(wanted.codec, wanted.silent, waveform)
+        try:
+            async with aclosing(self._objects.stream(pieces(wanted.key, info.size))) as stream:
+                async for _, data in stream:
+                    await asyncio.to_thread(scan.feed, data)
+            await asyncio.to_thread(scan.decode)
+        except BaseException:
+            scan.close()
+            raise
         return scan
 
     def judge(self, wanted: Wanted, info: ObjectInfo, scan: Scan, where: str = "") -> bool:
@@ -215,12 +104,15 @@ class Examiner:
             return False
         header = scan.info
         if header is None:
-            return ledger.holds(False, key, "header", "a WAV file of 16-bit PCM", scan.problem)
-        good = ledger.equal(key, "header's sample rate", wanted.sample_rate, header.sample_rate)
+            return ledger.holds(False, key, "header", wanted.kind_of_file, scan.problem)
+        good = ledger.equal(key, "header's sample rate", wanted.coded_rate, header.sample_rate)
         good &= ledger.equal(key, "header's channels", wanted.channels, header.channels)
         if wanted.samples is not None:
-            good &= ledger.equal(key, "header's samples", wanted.samples, header.samples)
+            good &= ledger.equal(key, "header's samples", wanted.coded_samples, header.samples)
         good &= ledger.equal(key, "samples behind the header", header.samples, scan.samples)
+        if wanted.codec is not None:
+            what, broken = "all that the header tells", scan.undecoded
+            good &= ledger.holds(not broken, key, "decoded", what, broken)
         if scan.silent:
             good &= ledger.holds(
                 scan.sounds is None,

@@ -93,7 +93,12 @@ def heard_of(claims: Claims) -> Heard | None:
             if wanted.shape is not None and made.spec is not None and made.kind == "output":
                 layout = "mono" if wanted.shape.channels == 1 else "stereo"
                 same = made.spec.layout == layout and made.samples == wanted.shape.samples
-                if same and 2 * wanted.shape.channels * wanted.shape.pixels <= MAX_PEAKS_BYTES:
+                exact = made.codec is None or made.codec.lossless
+                if (
+                    same
+                    and exact
+                    and 2 * wanted.shape.channels * wanted.shape.pixels <= MAX_PEAKS_BYTES
+                ):
                     return Heard(made.key, Waveform(wanted.shape))
     return None
 

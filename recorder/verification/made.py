@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import Literal
 
 from recorder.catalog import Document
+from recorder.containers import codec, wav
 from recorder.outputs import (
     OutputSpec,
     extra_output,
@@ -14,7 +15,7 @@ from recorder.outputs import (
     turn_output,
 )
 from recorder.verification.claims import Claims, Reading, texts
-from recorder.verification.examination import Wanted
+from recorder.verification.scan import Wanted
 from uploader.parts import part_count
 from uploader.upload import RECORDING_ID
 
@@ -40,9 +41,9 @@ def read_outputs(reading: Reading) -> None:
 def _asked(reading: Reading) -> dict[str, OutputSpec]:
     claims, asked = reading.claims, texts(reading.manifest, "outputs_asked")
     declared = texts(reading.manifest, "tracks_declared")
-    specs = mixed_outputs(asked, claims.container, declared=declared)
+    specs = mixed_outputs(asked, claims.form, declared=declared)
     if "tracks" in asked:
-        specs += [track_output(name, claims.container) for name in claims.tracks]
+        specs += [track_output(name, claims.form) for name in claims.tracks]
     return {spec.name: replace(spec, first_sample=claims.first_sample) for spec in specs}
 
 
@@ -55,10 +56,10 @@ def _assembled(reading: Reading, asked: dict[str, OutputSpec]) -> dict[str, Outp
         if name in asked or not made.text("assembled_at"):
             continue
         if name in claims.tracks:
-            found[name] = track_output(name, claims.container, claims.first_sample)
+            found[name] = track_output(name, claims.form, claims.first_sample)
         elif name in ("mono", "stereo"):
             kind: Literal["mono", "stereo"] = "mono" if name == "mono" else "stereo"
-            found[name] = extra_output(kind, claims.container, claims.first_sample, declared)
+            found[name] = extra_output(kind, claims.form, claims.first_sample, declared)
     return found
 
 
@@ -74,9 +75,9 @@ def _read_output(reading: Reading, made: Document, spec: OutputSpec) -> None:
         reading.equal(f"{what}state", "completed", state)
     if state != "completed":
         return
-    size = _size(claims, spec, made.count("samples"))
     reading.equal(f"{what}samples", claims.samples, made.count("samples"))
-    reading.equal(f"{what}bytes", size, made.count("bytes"))
+    _check_size(reading, spec, what, made)
+    size = made.count("bytes")
     found = made.number("duration_seconds")
     reading.seconds(f"{what}duration_seconds", made.count("samples"), found)
     # Fewer are told of by a process that finished an upload it had not begun.
@@ -118,7 +119,7 @@ def _read_clip(reading: Reading, turn: Document, number: int, end: int) -> None:
     """Take note of a turn's clip, where there is one."""
     claims, what, key = reading.claims, f"turn {number}, ", turn.text("key")
     first = turn.count("first_sample") if "first_sample" in turn.values else None
-    spec = turn_output(number, turn.text("track"), first or 0, claims.container)
+    spec = turn_output(number, turn.text("track"), first or 0, claims.form)
     claims.named.add(claims.folder + spec.file)
     if not key:
         needed = claims.final and turn.values.get("end") is not None
@@ -132,14 +133,14 @@ def _read_clip(reading: Reading, turn: Document, number: int, end: int) -> None:
     if first is None:
         _want(claims, spec, None, None, None)
     elif state == "completed":
-        samples, size = turn.count("samples"), turn.count("bytes")
+        samples = turn.count("samples")
         inside = f"{claims.first_sample} to {turn.count('start')}"
         good = claims.first_sample <= first <= max(claims.first_sample, turn.count("start"))
         reading.holds(good, f"{what}first_sample", inside, str(first))
         reading.equal(f"{what}samples", max(0, end - first), samples)
-        reading.equal(f"{what}bytes", _size(claims, spec, samples), size)
+        _check_size(reading, spec, what, turn)
         checksum = reading.checksum(f"{what}checksum", turn.text("checksum"))
-        _want(claims, spec, samples, size, checksum)
+        _want(claims, spec, samples, turn.count("bytes"), checksum)
 
 
 def _want(
@@ -171,6 +172,7 @@ def _want(
             metadata=metadata,
             spec=spec,
             first_sample=first,
+            codec=codec(claims.form.name),
             silent=tuple(
                 (start, min(end, length)) for start, end in lost if start < min(end, length)
             ),
@@ -178,8 +180,15 @@ def _want(
     )
 
 
-def _size(claims: Claims, spec: OutputSpec, samples: int) -> int:
-    return claims.container.header_bytes + 2 * spec.channels * samples
+def _check_size(reading: Reading, spec: OutputSpec, what: str, made: Document) -> None:
+    """Enter whether an object's bytes go with its samples, where they do: not if compressed."""
+    form = reading.claims.form
+    if isinstance(form, wav.Wav):
+        size = form.header_bytes + 2 * spec.channels * made.count("samples")
+        reading.equal(f"{what}bytes", size, made.count("bytes"))
+    else:
+        found = made.count("bytes")
+        reading.holds(found > 0, f"{what}bytes", "1 or more", str(found))
 
 
 def _part_bytes(reading: Reading) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from recorder.catalog import Document
 from recorder.chunks import CHUNKS, chunk_number
-from recorder.containers import container
+from recorder.containers import output_format
 from recorder.names import POSTPROCESS_RECORD
 from recorder.provenance import missing_samples
 from recorder.vcon_document import VCON
@@ -17,10 +17,10 @@ from recorder.verification.claims import (
     Reading,
     texts,
 )
-from recorder.verification.examination import Wanted
 from recorder.verification.files import read_files
 from recorder.verification.made import read_outputs, read_turns
 from recorder.verification.report import Ledger, MissingAudio
+from recorder.verification.scan import Wanted
 from uploader.upload import RECORDING_ID
 
 
@@ -80,9 +80,9 @@ def _read_head(reading: Reading) -> None:
     claims.named.add(claims.folder + POSTPROCESS_RECORD)
     claims.named.add(claims.folder + VCON)  # made of the manifest, and told by its own hashes
     try:
-        claims.container = container(manifest.text("format"))
+        claims.form = output_format(manifest.text("format"))
     except ValueError as error:
-        reading.holds(False, "format", "a container", str(error))
+        reading.holds(False, "format", "a format", str(error))
 
 
 def _read_chunks(reading: Reading) -> None:

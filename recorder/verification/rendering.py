@@ -17,9 +17,11 @@ from recorder.chunk_reader import Planes
 from recorder.outputs import OutputSpec
 from recorder.render import Samples
 from recorder.verification.claims import Claims, ListedChunk
-from recorder.verification.examination import Examiner, Scan, Wanted
+from recorder.verification.decoding import EncodedScan
+from recorder.verification.examination import Examiner
 from recorder.verification.objects import Objects, Piece, pieces
 from recorder.verification.report import Proof
+from recorder.verification.scan import Scan, Wanted
 from uploader.checksum import crc64nvme
 
 _BLOCK = 65_536  # samples rendered at a time, however many tracks there are
@@ -121,12 +123,12 @@ class Rendering:
         if len(self.proofs) == len(expected):
             self.made = made
 
-    async def difference(self, target: Wanted, offset: int) -> str:
+    async def difference(self, target: Wanted, object_scan: Scan) -> str:
         """Return where an object's samples differ from the chunks'; empty if they do not.
 
         Args:
             target: The object.
-            offset: Where its samples begin, in bytes.
+            object_scan: What was read of it.
 
         Raises:
             StoreError: The store refuses, or does not answer.
@@ -135,7 +137,6 @@ class Rendering:
         if spec is None:
             return ""
         begin, end = target.first_sample, target.first_sample + (target.samples or 0)
-        width = 2 * spec.channels
         scans: dict[str, Scan] = {}
         async with aclosing(self._stream(self._there, again=True)) as stream:
             async for chunk, data in stream:
@@ -146,9 +147,7 @@ class Rendering:
                     last = min(end, position + at + planes.samples.shape[1])
                     if first >= last:
                         continue
-                    there = offset + (first - begin) * width
-                    piece = Piece(target.key, there, there + (last - first) * width)
-                    found = np.frombuffer(await self._objects.get(piece), dtype="<i2")
+                    found = await self._found(target, object_scan, first - begin, last - begin)
                     inside = slice(first - position - at, last - position - at)
                     wrong = _wrong(spec, planes, len(chunk.tracks), inside, found)
                     if wrong is not None:
@@ -157,11 +156,23 @@ class Rendering:
                         return f"not those of its chunks from sample {sample} ({seconds:.3f} s) on"
         return ""
 
+    async def _found(self, target: Wanted, scan: Scan, first: int, last: int) -> Samples:
+        """Return an object's samples [first, last), interleaved; fewer if there are fewer."""
+        if isinstance(scan, EncodedScan):
+            blocks = await asyncio.to_thread(lambda: list(scan.frames(first, last)))
+            return np.concatenate([np.zeros(0, "<i2"), *(block.reshape(-1) for block in blocks)])
+        width = 2 * target.channels
+        offset = scan.info.data_offset if scan.info else 0
+        piece = Piece(target.key, offset + first * width, offset + last * width)
+        return np.frombuffer(await self._objects.get(piece), dtype="<i2")
+
     def _begun(self, target: Wanted) -> Rendition | None:
         spec, samples = target.spec, target.samples
         if spec is None or samples is None:
             return None
-        if 2 * spec.channels * samples > (target.bytes or 0):
+        if target.codec is not None and not target.codec.lossless:
+            return None  # decoded samples are never those that were encoded
+        if target.codec is None and 2 * spec.channels * samples > (target.bytes or 0):
             return None  # a contradiction, told before; the object is as long as it says
         if spec.layout == "track" and spec.track not in self._claims.tracks:
             return None

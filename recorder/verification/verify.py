@@ -9,13 +9,14 @@ from datetime import date
 from recorder.catalog import Catalog, Details, Document
 from recorder.names import check_recording_id
 from recorder.verification.claims import Claims, Continuation
-from recorder.verification.examination import Examiner, Wanted
+from recorder.verification.examination import Examiner
 from recorder.verification.files import Heard, heard_of, prove_files
 from recorder.verification.manifest import read_claims
 from recorder.verification.objects import Objects, Step
 from recorder.verification.others import look_for_others, look_for_uploads
 from recorder.verification.rendering import Rendering
 from recorder.verification.report import Finding, Ledger, Proof, Report
+from recorder.verification.scan import Scan, Wanted
 from uploader.errors import BotRecorderError
 from uploader.manifest import MANIFEST, parse
 from uploader.store import ObjectInfo, Store
@@ -130,8 +131,12 @@ class _Verification:
         if claims.kept:
             await rendering.run(there)
             self._proofs += rendering.proofs
-            if there and not rendering.made and claims.chunks:
+            lossy = [one for one in there if one.codec is not None and not one.codec.lossless]
+            if len(there) > len(lossy) and not rendering.made and claims.chunks:
                 note = "not all chunks are as they should be: outputs were not compared with them"
+                self._ledger.notes.append(note)
+            if lossy:
+                note = f"{claims.form.name} changes samples: they cannot be compared with chunks"
                 self._ledger.notes.append(note)
         await asyncio.gather(
             *(self._prove_one(one, infos[one.key], examiner, rendering, heard) for one in there)
@@ -153,11 +158,24 @@ class _Verification:
         heard = heard if heard is not None and heard.key == wanted.key else None
         async with self._slots:
             scan = await examiner.scan(wanted, info, heard.waveform if heard else None)
-            rendition, where = rendering.made.get(wanted.key), ""
-            if rendition is not None and scan.info is not None and scan.size == info.size:
-                whole = scan.followed_by(rendition.checksum, rendition.length)
-                if whole != scan.checksum:
-                    where = await rendering.difference(wanted, scan.info.data_offset)
+            try:
+                await self._prove_scanned(wanted, info, scan, examiner, rendering, heard)
+            finally:
+                scan.close()
+
+    async def _prove_scanned(
+        self,
+        wanted: Wanted,
+        info: ObjectInfo,
+        scan: Scan,
+        examiner: Examiner,
+        rendering: Rendering,
+        heard: Heard | None,
+    ) -> None:
+        rendition, where = rendering.made.get(wanted.key), ""
+        read = rendition is not None and scan.size == info.size
+        if rendition and read and not scan.holds(rendition.checksum, rendition.length):
+            where = await rendering.difference(wanted, scan)
         damaged = wanted.checksum not in (None, scan.checksum)
         good = examiner.judge(wanted, info, scan, where)
         if rendition is not None and not damaged:

@@ -229,13 +229,18 @@ def main() -> None:
     parser.add_argument("--scenarios", required=True, help="seeds: 7, or 1-25")
     parser.add_argument("--kills", type=int, default=1, help="of each scenario")
     parser.add_argument("--kill", type=int, help="only this one")
+    parser.add_argument("--format", default="wav", help="of the outputs")
     parser.add_argument("--where", type=json.loads, default={}, help="settings of an S3 store")
     options = parser.parse_args()
+    if options.format == "opus":
+        import av  # noqa: F401 - better before the forks
     gc.freeze()  # so that children do not copy what is never freed
     first, _, last = options.scenarios.partition("-")
     seeds = range(int(first), int(last or first) + 1)
     mode, folder = options.mode, options.folder
-    scenarios = {seed: make_scenario(seed, paced=mode == "bucket") for seed in seeds}
+    scenarios = {
+        seed: make_scenario(seed, paced=mode == "bucket", form=options.format) for seed in seeds
+    }
 
     def where(name: str) -> dict[str, Any]:
         return options.where and {**options.where, "prefix": f"{mode}-{name}"}

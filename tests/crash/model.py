@@ -21,6 +21,16 @@ TOLERANCE = 2
 """How far a resampled sample may be from the model's, which resamples without blocks."""
 
 
+LOW_RATE = 4_000
+"""Hz at which what was decoded is compared, where the codec is lossy."""
+
+CODED_RATE = 48_000
+"""Hz at which Opus counts samples."""
+
+LEAST_SOUND, LEAST_ALIKE = 0.5, 0.8
+"""Seconds of sound from which on noise is compared with its decoded self; and how alike."""
+
+
 @dataclass
 class _Run:
     voice: int
@@ -123,7 +133,7 @@ def model_of(scenario: Scenario, noises: Sequence[Samples], accepted: int) -> Mo
 def _resampled(samples: Samples, rate: int, wanted: int) -> Samples:
     if rate == wanted:
         return samples
-    silence = np.zeros(rate // 10, np.int16)  # on both sides, for the filter
+    silence = np.zeros((rate // 10, *samples.shape[1:]), np.int16)  # on both sides, for the filter
     padded = np.concatenate([silence, samples, silence]).astype(np.float32)
     found: NDArray[np.float32] = soxr.resample(padded, rate, wanted, quality="HQ")
     return np.clip(np.rint(found[wanted // 10 :]), -32768, 32767).astype(np.int16)
@@ -149,12 +159,18 @@ def differences(
     turns = manifest["turns"] if "turns" in scenario.outputs else []
     for turn in turns:
         clip = planes[turn["track"]][_clip_start(scenario, turns, turn) : turn["end"]]
-        wanted[f"turns/{turn['number']:04d}-{turn['track']}.wav"] = clip.reshape(-1, 1)
+        wanted[f"turns/{turn['number']:04d}-{turn['track']}.{scenario.format}"] = clip.reshape(
+            -1, 1
+        )
     if set(wanted) != set(objects):
         problems.append(f"wrong: outputs are {sorted(objects)}, not {sorted(wanted)}")
     tolerance = TOLERANCE * len(names) if scenario.resampled else 0
     for name in sorted(set(wanted) & set(objects)):
-        problems += _compare(name, objects[name], wanted[name], tolerance)
+        if scenario.format == "opus":
+            rate = scenario.sample_rate
+            problems += _compare_lossy(name, objects[name], wanted[name], rate)
+        else:
+            problems += _compare(name, objects[name], wanted[name], tolerance)
     return problems
 
 
@@ -167,7 +183,7 @@ def _layouts(scenario: Scenario, planes: dict[str, Samples]) -> dict[str, Sample
         summed = sum((planes[name].astype(int) for name in names), silence.astype(int))
         return np.clip(summed, -32768, 32767).astype(np.int16)
 
-    names = list(planes)
+    names, end = list(planes), scenario.format
     declared = [voice.name for voice in scenario.voices[: scenario.declared]]
     # A bot that joins late and third is one of the rest: nobody moves from one side to the other.
     alone = "bot" in declared or "bot" in names[:2]
@@ -178,9 +194,11 @@ def _layouts(scenario: Scenario, planes: dict[str, Samples]) -> dict[str, Sample
         "mono": total(list(planes)).reshape(-1, 1),
     }
     asked = [name for name in ("stereo", "mono") if name in scenario.outputs]
-    found = {("audio" if n == 0 else name) + ".wav": layouts[name] for n, name in enumerate(asked)}
+    found = {
+        ("audio" if n == 0 else name) + f".{end}": layouts[name] for n, name in enumerate(asked)
+    }
     if "tracks" in scenario.outputs:
-        found |= {f"{name}.wav": plane.reshape(-1, 1) for name, plane in planes.items()}
+        found |= {f"{name}.{end}": plane.reshape(-1, 1) for name, plane in planes.items()}
     return found
 
 
@@ -193,6 +211,38 @@ def _clip_start(scenario: Scenario, turns: list[dict[str, Any]], turn: dict[str,
     ]
     pre_roll = int(scenario.pre_roll * scenario.sample_rate) if source == "capture" else 0
     return int(min(turn["start"], max([0, turn["start"] - pre_roll, *before])))
+
+
+def _compare_lossy(name: str, found: Samples, wanted: Samples, rate: int) -> list[str]:
+    """Compare with what was decoded: as long, as loud everywhere, and of the same shape.
+
+    At low frequencies, where a codec keeps of noise what it keeps of speech; and as differences,
+    since the noise has an offset, which codecs take away.
+    """
+    nearest = max(1, rate // CODED_RATE)  # the file counts samples at this rate, and at least one
+    if len(found) != len(wanted) and abs(len(found) - len(wanted)) <= nearest:
+        found = np.resize(found, wanted.shape)
+    if len(wanted) < LOW_RATE:
+        return [] if len(found) == len(wanted) else [f"wrong: {name} has {len(found)} samples"]
+    if found.shape != wanted.shape:
+        return [f"wrong: {name} has shape {found.shape}, not {wanted.shape}"]
+    problems = []
+    heard, said = (
+        np.diff(_resampled(part, rate, LOW_RATE).astype(float), axis=0) for part in (found, wanted)
+    )
+    for at in range(0, len(said), LOW_RATE // 2):
+        levels = [
+            np.sqrt((part[at : at + LOW_RATE // 2] ** 2).mean(axis=0)) for part in (heard, said)
+        ]
+        if (np.abs(levels[0] - levels[1]) > 0.3 * levels[1].max() + 600).any():
+            problems.append(f"lost: {name} is as loud as {levels[0]}, not {levels[1]}, from {at}")
+    for channel in range(wanted.shape[1]):
+        one, other = heard[:, channel], said[:, channel]
+        if np.count_nonzero(wanted[:, channel]) > LEAST_SOUND * rate:
+            alike = float(one @ other) / float(np.linalg.norm(one) * np.linalg.norm(other) + 1e-9)
+            if alike < LEAST_ALIKE:
+                problems.append(f"moved: {name}, channel {channel} correlates by {alike:.3f}")
+    return problems
 
 
 def _compare(name: str, found: Samples, wanted: Samples, tolerance: int) -> list[str]:

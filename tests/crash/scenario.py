@@ -31,6 +31,9 @@ More than the hold-back gives it time for where a speaker falls silent just behi
 LOOK_SECONDS = 0.1
 """Time between two looks whether a chunk is sealed that is due, where the recording is paced."""
 
+OPUS_BITRATE = 256_000
+"""Of each channel: noise is compared with the model, of which a rate for speech keeps little."""
+
 Samples = NDArray[np.int16]
 
 
@@ -75,6 +78,7 @@ class Scenario:
         seed: What all follows from.
         paced: Whatever is due is waited for, so that audio does not outrun uploads.
         declared: How many of the voices are tracks from the beginning.
+        format: Of the outputs.
         events: What is done, in order; the last is the stop.
     """
 
@@ -89,6 +93,7 @@ class Scenario:
     pre_roll: float
     voices: list[Voice]
     declared: int
+    format: str = "wav"
     events: list[Event] = field(default_factory=list)
 
     @property
@@ -117,6 +122,8 @@ class Scenario:
                 "hold_back_seconds": self.hold_back,
                 "stall_seconds": self.stall,
                 "outputs": self.outputs,
+                "format": self.format,
+                "opus_bitrate": OPUS_BITRATE,
                 "keep_chunks": self.keep_chunks,
                 "pre_roll_seconds": self.pre_roll,
                 "part_bytes": 5 * MIB,
@@ -161,7 +168,7 @@ class Scenario:
             call.resume()
 
 
-def make_scenario(seed: int, *, paced: bool) -> Scenario:
+def make_scenario(seed: int, *, paced: bool, form: str = "wav") -> Scenario:
     """Return the scenario of a seed."""
     draw = random.Random(seed)
     long = draw.random() < 0.15  # several parts of 5 MiB
@@ -198,6 +205,7 @@ def make_scenario(seed: int, *, paced: bool) -> Scenario:
         pre_roll=draw.choice([0.0, 0.3, 1.0]),
         voices=voices,
         declared=draw.randint(1, len(voices)),
+        format=form,
     )
     # Or else the loss of a host could cost more than a chunk.
     assert not paced or 2 * scenario.waiting_seconds <= scenario.chunk_seconds

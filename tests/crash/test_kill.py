@@ -25,11 +25,16 @@ PROGRAM = Path(__file__).with_name("crash_trials.py")
 DEFAULT = {"folder": (50, 4), "seaweed": (4, 3)}
 SOAK = {"folder": (250, 8), "seaweed": (20, 6)}
 
+# The same of compressed outputs, in a folder.
+DEFAULT_ENCODED, SOAK_ENCODED = (2, 2), (120, 6)
 
-async def trials(folder: Path, mode: str, first: int, size: tuple[int, int], where: Any) -> Figures:
+
+async def trials(
+    folder: Path, mode: str, first: int, size: tuple[int, int], where: Any, form: str = "wav"
+) -> Figures:
     """Run the program and return what it found."""
     scenarios, kills = size
-    arguments = [str(PROGRAM), str(folder), "--mode", mode]
+    arguments = [str(PROGRAM), str(folder), "--mode", mode, "--format", form]
     if where:
         arguments += ["--where", json.dumps(where)]
     seeds = ["--scenarios", f"{first}-{first + scenarios - 1}", "--kills", str(kills)]
@@ -43,7 +48,8 @@ async def trials(folder: Path, mode: str, first: int, size: tuple[int, int], whe
         env={**os.environ, **more, "OPENBLAS_NUM_THREADS": "1"},
     )
     assert program.stdout is not None
-    figures = Figures(f"{mode}, {'S3' if where else 'folder'}", f"{shlex.join(arguments)}")
+    title = f"{mode}, {form}, {'S3' if where else 'folder'}"
+    figures = Figures(title, f"{shlex.join(arguments)}")
     async for line in program.stdout:
         figures.add(json.loads(line))
     assert await program.wait() == 0
@@ -74,6 +80,28 @@ async def test_killed_at_random_instants_recordings_are_recovered(
     figures = await trials(tmp_path / "trials", mode, 1, DEFAULT[kind], where)
     all_figures.append(figures)
     figures.check(DEFAULT[kind])
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize(("mode", "form"), [("spool", "flac"), ("bucket", "opus")])
+async def test_killed_at_random_instants_compressed_outputs_are_recovered(
+    tmp_path: Path, mode: str, form: str, all_figures: list[Figures]
+) -> None:
+    figures = await trials(tmp_path / "trials", mode, 13, DEFAULT_ENCODED, {}, form)
+    all_figures.append(figures)
+    figures.check(DEFAULT_ENCODED)
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(7200)
+@pytest.mark.parametrize("form", ["flac", "opus"])
+@pytest.mark.parametrize("mode", ["spool", "bucket"])
+async def test_killed_hundreds_of_times_compressed_outputs_are_recovered(
+    tmp_path: Path, mode: str, form: str, all_figures: list[Figures]
+) -> None:
+    figures = await trials(tmp_path / "trials", mode, 1001, SOAK_ENCODED, {}, form)
+    all_figures.append(figures)
+    figures.check(SOAK_ENCODED)
 
 
 @pytest.mark.soak

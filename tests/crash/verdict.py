@@ -14,9 +14,11 @@ from typing import Any
 
 import numpy as np
 import soundfile
+import soxr
 from model import Model, differences, model_of
 from scenario import Samples, Scenario
 
+from recorder.containers.flac import parse_streaminfo
 from recorder.stores import make_store
 from recorder.waveform import Parsed, extremes
 from uploader.store import Store
@@ -131,7 +133,14 @@ def _peaks(manifest: dict[str, Any], peaks: bytes | None, decoded: dict[str, Sam
 
 
 def _decoded(scenario: Scenario, body: bytes) -> Samples:
+    if body.startswith(b"fLaC") and (empty := parse_streaminfo(body)).samples == 0:
+        return np.zeros((0, empty.channels), np.int16)  # libsndfile opens none without samples
     audio, rate = soundfile.read(io.BytesIO(body), dtype="int16", always_2d=True)
+    if rate != scenario.sample_rate and scenario.format == "opus":  # counted at 48 kHz, say
+        found = soxr.resample(audio, rate, scenario.sample_rate)
+        length = round(len(audio) * scenario.sample_rate / rate)
+        audio = np.pad(found, ((0, max(0, length - len(found))), (0, 0)))[:length]
+        rate = scenario.sample_rate
     if rate != scenario.sample_rate:
         raise ValueError(f"an object has {rate} Hz")
     return np.asarray(audio, np.int16)

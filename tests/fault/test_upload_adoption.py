@@ -171,6 +171,33 @@ async def test_what_cannot_be_compared_is_not_trusted(
     assert await store.inner.get(KEY) == DATA
 
 
+@pytest.mark.parametrize("many_fold", [False, True])
+async def test_whole_parts_nobody_can_compare_are_sent_again_or_the_upload_made_anew(
+    store: FaultyStore, monkeypatch: pytest.MonkeyPatch, many_fold: bool
+) -> None:
+    """Anew where another owner may have had other bytes for the same content."""
+    upload_id, _ = known(await begun(store))
+
+    async def opaque(key: str, upload: str) -> list[Part]:
+        parts = await store.inner.list_parts(key, upload)
+        return [Part(part.number, part.size, f"{part.number}" * 32, None) for part in parts]
+
+    with monkeypatch.context() as patched:
+        patched.setattr(store, "list_parts", opaque)
+        upload, source, _ = make(store)
+        await upload.adopt(upload_id, {})
+    if many_fold:
+        monkeypatch.setattr(type(source), "recognizes", lambda *_: False, raising=False)
+        with pytest.raises(PartDiffers):
+            await upload.advance(3 * PART)
+    else:
+        await upload.advance(3 * PART)
+    assert (numbers(store) == []) is many_fold
+    await upload.finish(len(DATA))
+    assert upload.superseded == ([upload_id] if many_fold else [])
+    assert await store.inner.get(KEY) == DATA
+
+
 async def test_it_is_made_anew_once_and_not_for_ever(
     store: FaultyStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:

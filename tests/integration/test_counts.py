@@ -98,15 +98,25 @@ async def test_a_recording_makes_so_many_requests(store: FaultyStore, tmp_path: 
     assert manifests <= 2 * chunks + 4
 
 
-@pytest.mark.parametrize("outputs", [("stereo",), ("stereo", "mono", "tracks")])
+@pytest.mark.parametrize(
+    ("form", "outputs"),
+    [
+        ("wav", ("stereo",)),
+        ("wav", ("stereo", "mono", "tracks")),
+        ("flac", ("stereo", "mono")),
+        ("opus", ("stereo", "mono")),
+    ],
+)
 async def test_a_stop_takes_as_many_rounds_however_long_the_call(
-    tmp_path: Path, outputs: tuple[str, ...]
+    tmp_path: Path, form: str, outputs: tuple[str, ...]
 ) -> None:
     taken = {}
     for seconds in (CHUNK, SECONDS):
         clock, folder = VirtualClock(), tmp_path / str(seconds)
         folder.mkdir()
-        settings = settings_in(folder, chunk_seconds=CHUNK, part_bytes=5 * MIB, outputs=outputs)
+        settings = settings_in(
+            folder, chunk_seconds=CHUNK, part_bytes=5 * MIB, outputs=outputs, format=form
+        )
         store = RoundsStore(LocalStore(folder / "bucket"))
         async with Recorder(settings, clock=clock, store=store, recover=False) as recorder:
             call = await recorder.start()

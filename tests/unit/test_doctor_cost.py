@@ -114,6 +114,19 @@ def test_an_hour_of_stereo_costs_what_the_list_says() -> None:
     assert cost_of(short, None).requests > cost.requests
 
 
+@pytest.mark.parametrize(("form", "least", "most"), [("flac", 1.99, 2.01), ("opus", 15, 17)])
+def test_compressed_outputs_take_less_of_the_bucket_and_some_of_the_spool(
+    form: str, least: float, most: float
+) -> None:
+    plain = load_of(Settings(bucket="calls", _env_file=None), Usage(3600, tracks=2))
+    settings = Settings(bucket="calls", format=form, _env_file=None)
+    load = load_of(settings, Usage(3600, tracks=2))
+    assert least <= 345_600_000 / (load.stored_bytes - (plain.stored_bytes - 345_600_080)) <= most
+    assert load.parts == {"flac": 33, "opus": 5}[form]
+    assert load.chunks == plain.chunks
+    assert load.spool_bytes_at_once - plain.spool_bytes_at_once == 10 * MIB
+
+
 def test_the_storage_class_is_of_outputs_alone() -> None:
     settings = Settings(bucket="calls", storage_class="GLACIER_IR", _env_file=None)
     load = load_of(settings, Usage())

@@ -45,8 +45,18 @@ def test_ray_is_imported_by_its_engine_only() -> None:
     assert importers("ray") == {"recorder/postprocess/backfill_ray.py"}
 
 
-def test_ffmpegs_libraries_are_imported_in_one_file() -> None:
-    assert importers("av") == {"recorder/imports/av_audio.py"}
+def test_ffmpegs_libraries_are_imported_in_one_file_for_each_way() -> None:
+    assert importers("av") == {
+        "recorder/imports/av_audio.py",  # decodes
+        "recorder/containers/opus.py",  # encodes
+    }
+
+
+def test_ffmpegs_libraries_are_not_needed_to_record() -> None:
+    """They are an extra: the module of Opus is there without them."""
+    for node in ast.parse((ROOT / "recorder/containers/opus.py").read_text()).body:
+        if isinstance(node, ast.Import):
+            assert "av" not in [alias.name for alias in node.names]
 
 
 def test_pipecat_is_imported_by_its_adapter_and_the_demo_only() -> None:

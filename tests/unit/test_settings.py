@@ -4,6 +4,7 @@ from pathlib import Path
 import pytest
 from pydantic import SecretStr, ValidationError
 
+from recorder.containers import opus
 from recorder.location import Location, parse_location
 from recorder.names import InvalidName
 from recorder.settings import (
@@ -73,7 +74,8 @@ def test_every_setting_is_read_from_its_variable(monkeypatch, tmp_path):
         "chunk_seconds": 5.5,
         "sample_rate": 16_000,
         "outputs": ("mono", "turns"),
-        "format": "wav",
+        "format": "flac",
+        "opus_bitrate": 20_000,
         "part_bytes": 6 * MIB,
         "inflight_bytes": 1024 * MIB,
         "spool_dir": tmp_path / "spool",
@@ -316,8 +318,31 @@ def test_outputs_that_are_none_or_unknown_or_repeated_are_refused(given):
     assert "one or more of mono, stereo, tracks, turns" in problem(bucket="calls", outputs=given)
 
 
+def test_a_rate_that_flac_cannot_hold_is_refused_with_it_only():
+    assert problem(bucket="calls", format="flac", sample_rate=65_539) == (
+        "sample_rate=65539: is no rate that a FLAC stream can have: above 65535 Hz, whole tens of "
+        "hertz"
+    )
+    for form in ("wav", "opus"):
+        assert Settings(bucket="calls", format=form, sample_rate=65_539).format == form
+
+
+def test_opus_without_its_library_says_what_to_install(monkeypatch):
+    monkeypatch.setattr(opus, "find_spec", lambda name: None)
+    assert problem(bucket="calls", format="opus") == (
+        "format='opus': needs a library that is not installed: pip install 'bot-recorder[opus]'"
+    )
+    assert Settings(bucket="calls", format="flac").format == "flac"
+
+
+@pytest.mark.parametrize("given", [5_999, 256_001, "24k", 0.5])
+def test_a_bitrate_is_a_whole_number_within_what_opus_takes(given):
+    said = problem(bucket="calls", opus_bitrate=given)
+    assert said.endswith("must be a whole number from 6000 to 256000")
+
+
 def test_only_formats_that_there_are_can_be_chosen():
-    assert problem(bucket="calls", format="mp3") == "format='mp3': must be one of wav"
+    assert problem(bucket="calls", format="mp3") == "format='mp3': must be one of wav, flac, opus"
 
 
 @pytest.mark.parametrize("field", ["tags", "metadata"])

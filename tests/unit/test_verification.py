@@ -469,7 +469,7 @@ def set_to(**changes: Any) -> Callable[[dict[str, Any]], None]:
         (set_to(day="2020-01-01"), "day: expected "),
         (set_to(duration_seconds=5.4), "duration_seconds: expected 5.300000 (42400 samples at "),
         (set_to(chunk_seconds=2), "chunk_seconds: expected 1.000000 (8000 samples at 8000 Hz), "),
-        (set_to(format="vinyl"), "format: expected a container, found no container is called "),
+        (set_to(format="vinyl"), "format: expected a format, found no format is called "),
         (set_to(sealed=False), "sealed: expected true, as it is complete, found not true"),
         (changed("chunks", 1, number=9), "chunk 2, number: expected 2, found 9"),
         (changed("chunks", 1, first_sample=1), "chunk 2, first_sample: expected 8000, found 1"),

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from recorder.containers import container, container_names, wav
+from recorder.containers import container, format_names, output_format, wav
 from recorder.containers.wav import HEADER_BYTES, InvalidWav, WavInfo, parse_header, wav_header
 
 LIMIT = 0xFFFFFFFF
@@ -236,6 +236,8 @@ def test_wav_is_a_container():
 
 
 def test_a_container_that_is_not_there_is_named():
-    assert container_names() == ("wav",)
+    assert format_names() == ("wav", "flac", "opus")
     with pytest.raises(ValueError, match="'flac'; there is wav"):
-        container("flac")
+        container("flac")  # none that holds samples as they are
+    with pytest.raises(ValueError, match="'mp3'; there is wav, flac, opus"):
+        output_format("mp3")
