@@ -155,7 +155,7 @@ async def test_poison_goes_to_the_dead_letter_queue_and_holds_nothing_up(
     monkeypatch.setattr(worker_module, "HIDE_SECONDS", 1.0)
     await cloud.send(*poison)
     worker = await work_off(cloud, settings, left=2)
-    assert worker.counts == {"unreadable": 2 * 3}
+    assert worker.counts["unreadable"] == 2 * 3
     assert sorted(one["Body"] for one in await cloud.take(cloud.dead)) == sorted(poison)
 
 
