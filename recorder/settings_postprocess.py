@@ -49,7 +49,7 @@ class PostprocessSettings(BaseSettings):
     )
     webhook_timeout_seconds: float = seconds("How long one post may take", 10.0, 0.1, 300)
     webhook_retry_seconds: float = seconds(
-        "How long a post is retried before the step is put off", 60.0, 0, 3600
+        "How long a post is retried before the step is put off; 0 is not at all", 60.0, 0, 3600
     )
     aws_endpoint_url_sqs: Annotated[str | None, BeforeValidator(values.endpoint)] = setting(
         "Address of another SQS implementation",

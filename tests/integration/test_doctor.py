@@ -282,7 +282,7 @@ def test_only_what_is_asked_for(environment: Path) -> None:
     assert "bucket, " not in run("--only", "machine").stdout
     assert not (environment / "spool").exists()
     cost = run("--only", "cost", "--prices", "put=1", "--prices", "get=0", "--prices", "storage=0")
-    assert "requests cost     $0.582" in cost.stdout
+    assert "requests cost     $0.588" in cost.stdout
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import io
 import json
 import uuid
 from collections.abc import Callable
@@ -16,8 +17,10 @@ from decoders import Samples, by_ffmpeg, by_libsndfile, decibels, dialogue
 
 from recorder import Recorder, RecordingResult, Settings, State, VirtualClock
 from recorder.assemble import assemble
+from recorder.at_rest import NoAudio
 from recorder.containers.flac import FLAC
 from recorder.embedded import EmbeddedS3
+from recorder.export import export
 from recorder.stores import make_store
 from recorder.verification import verify
 from uploader.checksum import crc64nvme, encode
@@ -121,7 +124,7 @@ async def test_every_layout_in_every_format(make: Make, form: str) -> None:
         assert not [one async for one in store.list_uploads()]
     assert report.ok, report.findings
     proofs = {proof.key.split("/", 2)[2]: proof for proof in report.proofs}
-    assert len(proofs) == 5 + result.chunks
+    assert len(proofs) == 5 + result.chunks + 1  # the waveform
     assert all(proof.compared for proof in proofs.values())
     assert proofs[f"audio.{form}"].rendered is (form != "opus")
 
@@ -171,6 +174,30 @@ async def test_outputs_that_are_assembled_later_have_the_recordings_format(
         assert found.shape == samples.shape
         if form == "flac":
             np.testing.assert_array_equal(found, samples)
+
+
+@pytest.mark.parametrize("outputs", ["stereo", "tracks"])
+async def test_flac_outputs_serve_for_exports_without_chunks(make: Make, outputs: str) -> None:
+    settings = make(format="flac", outputs=outputs)
+    said, file = talk(), io.BytesIO()
+    await record(settings, said)
+    async with make_store(settings) as store:
+        await export(store, "call", format="wav", start=30_000, end=150_000, output=file)
+    found, rate = by_libsndfile(file.getvalue())
+    assert rate == RATE
+    np.testing.assert_array_equal(found, said[30_000:150_000])
+
+
+async def test_a_flac_output_that_was_changed_is_not_exported(make: Make, tmp_path: Path) -> None:
+    settings = make(format="flac")
+    await record(settings, talk())
+    [path] = (tmp_path / "bucket").glob("dt=*/call/audio.flac")
+    body = bytearray(path.read_bytes())
+    body[-5_000] ^= 1
+    path.write_bytes(body)
+    async with make_store(settings) as store:
+        with pytest.raises(NoAudio, match="cannot be decoded, so it is damaged"):
+            await export(store, "call", format="wav", output=io.BytesIO())
 
 
 @pytest.mark.parametrize("form", ["flac", "opus"])

@@ -144,13 +144,17 @@ async def test_an_output_before_its_manifest_comes_again(
 async def test_poison_goes_to_the_dead_letter_queue_and_holds_nothing_up(
     cloud: Aws, tmp_path: Path, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(worker_module, "HIDE_SECONDS", 1.0)
     settings = hooked(cloud, tmp_path, receiver)
     poison = ["no json at all", '{"Records": [{"eventSource": "aws:dynamodb"}]}']
     await cloud.send(*poison)
     await record(settings, "good")
-    worker = await work_off(cloud, settings)
+    worker = await work_off(cloud, settings, left=2)
     assert [told["data"]["recording_id"] for told in receiver.told] == ["good"]
+    assert worker.counts["unreadable"] == 2
+    assert await cloud.left(cloud.dead) == 0  # but hidden, to come again
+    monkeypatch.setattr(worker_module, "HIDE_SECONDS", 1.0)
+    await cloud.send(*poison)
+    worker = await work_off(cloud, settings, left=2)
     assert worker.counts["unreadable"] == 2 * 3
     assert sorted(one["Body"] for one in await cloud.take(cloud.dead)) == sorted(poison)
 

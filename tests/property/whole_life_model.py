@@ -77,9 +77,9 @@ class Model:
         if self.paused:
             return
         self._join(track)
-        cursor = self.cursors.get(track, 0)
-        start = max(cursor, self.now - len(frame))  # a silence, or what runs ahead goes on
-        if burst and start > cursor:
+        cursor = self.cursors.get(track)
+        start = max(cursor or 0, self.now - len(frame))  # a silence, or what runs ahead goes on
+        if burst and (cursor is None or start > cursor):
             start = self.now
         plane = self._planes.get(track, np.zeros(0, np.int16))
         if len(plane) < start + len(frame):

@@ -63,7 +63,7 @@ class WebhookStep(Step):
             RetryPolicy(
                 base_seconds=settings.retry_base_seconds,
                 max_wait_seconds=settings.retry_max_wait_seconds,
-                # Of no time for retries, one attempt remains.
+                attempts=None if settings.webhook_retry_seconds else 1,
                 deadline_seconds=settings.webhook_retry_seconds + settings.webhook_timeout_seconds,
                 attempt_timeout_seconds=settings.webhook_timeout_seconds,
             )

@@ -1,0 +1,1 @@
+"""The steps of post-processing, a module each; `registry` has them all."""
