@@ -159,10 +159,15 @@ class Waveform:
         return b"".join([head[:-1].encode(), b',"data":[', *_listed(flat), b"]}\n"])
 
 
+_AS_TEXT = [str(value).encode() for value in (*range(128), *range(-128, 0))]
+"""Of each value, by its byte."""
+
+
 def _listed(values: npt.NDArray[np.int8]) -> Iterable[bytes]:
-    for start in range(0, len(values), _AT_ONCE):
-        text = ",".join(map(str, values[start : start + _AT_ONCE].tolist()))
-        yield (("," if start else "") + text).encode()
+    raw = values.tobytes()
+    for start in range(0, len(raw), _AT_ONCE):
+        text = b",".join([_AS_TEXT[value] for value in raw[start : start + _AT_ONCE]])
+        yield b"," + text if start else text
 
 
 @dataclass(frozen=True, slots=True)

@@ -40,7 +40,7 @@ from recorder import VirtualClock
 
 SECONDS = 300
 USER_RATE = 16_000
-_BURST = 50
+_BURST = 2
 
 
 class Speaker(BaseOutputTransport):
