@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
-from contextlib import suppress
+from contextlib import aclosing, suppress
 from dataclasses import dataclass
 from datetime import date
 from typing import Any, TypeVar
@@ -120,23 +120,32 @@ class AtRest:
             BotRecorderError: The object has fewer.
             StoreError: The store refuses, or does not answer.
         """
-        starts = range(start, end, piece)
+        async with (
+            self.context.budget.reserve(min(2 * piece, end - start)),
+            aclosing(self.pieces(key, start, end, piece)) as pieces,
+        ):
+            async for body in pieces:
+                yield body
+
+    async def pieces(
+        self, key: str, start: int, end: int, piece: int
+    ) -> AsyncGenerator[bytes, None]:
+        """Do the same; that two pieces are held is the caller's to reserve."""
         ahead: asyncio.Task[bytes] | None = None
-        async with self.context.budget.reserve(min(2 * piece, end - start)):
-            try:
-                for begin in starts:
-                    getting = ahead or self._getting(key, begin, min(end, begin + piece))
-                    ahead = getting
-                    body = await getting
-                    following = begin + piece
-                    ahead = None
-                    if following < end:
-                        ahead = self._getting(key, following, min(end, following + piece))
-                    yield body
-            finally:
-                if ahead is not None:
-                    ahead.cancel()
-                    await asyncio.wait([ahead])
+        try:
+            for begin in range(start, end, piece):
+                getting = ahead or self._getting(key, begin, min(end, begin + piece))
+                ahead = getting
+                body = await getting
+                following = begin + piece
+                ahead = None
+                if following < end:
+                    ahead = self._getting(key, following, min(end, following + piece))
+                yield body
+        finally:
+            if ahead is not None:
+                ahead.cancel()
+                await asyncio.wait([ahead])
 
     def _getting(self, key: str, start: int, end: int) -> asyncio.Task[bytes]:
         return asyncio.ensure_future(self.get(key, start, end))

@@ -12,7 +12,7 @@ and it is told that the audio was theirs.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, aclosing
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
@@ -194,15 +194,38 @@ class _Output:
         self._channels = channels
         self._checksum = checksum
 
+    @property
+    def held_bytes(self) -> int:
+        """What reading by `unreserved` holds."""
+        return 2 * BLOCK_SAMPLES * 2 * self._channels
+
+    async def unreserved(self, start: int, end: int) -> AsyncGenerator[memoryview, None]:
+        """Yield the same in blocks of `BLOCK_SAMPLES`; `held_bytes` are the caller's to reserve."""
+        piece = BLOCK_SAMPLES * 2 * self._channels
+        async with aclosing(self._read(start, end, piece, self._rest.pieces)) as blocks:
+            async for block in blocks:
+                yield block
+
     async def blocks(self, start: int, end: int) -> AsyncGenerator[memoryview, None]:
+        piece = PIECE_BYTES // (2 * self._channels) * 2 * self._channels
+        async with aclosing(self._read(start, end, piece, self._rest.read)) as blocks:
+            async for block in blocks:
+                yield block
+
+    async def _read(
+        self,
+        start: int,
+        end: int,
+        piece: int,
+        read: Callable[[str, int, int, int], AsyncGenerator[bytes, None]],
+    ) -> AsyncGenerator[memoryview, None]:
         rest, key = self._rest, self._key
         width = 2 * self._channels
         offset = await self._header()
         begin, until = offset + start * width, offset + end * width
         whole = (start, end) == (0, rest.samples)
-        checksum = crc64nvme(await self._bytes(0, offset)) if whole else 0
-        piece = PIECE_BYTES // width * width
-        async with aclosing(rest.read(key, begin, until, piece)) as pieces:
+        checksum = crc64nvme(await rest.get(key, 0, offset)) if whole else 0
+        async with aclosing(read(key, begin, until, piece)) as pieces:
             async for body in pieces:
                 if whole:
                     checksum = await asyncio.to_thread(crc64nvme, body, checksum)
@@ -217,7 +240,7 @@ class _Output:
         """Return where the samples begin, by a header that is what the manifest says."""
         rest, key = self._rest, self._key
         expected = WAV.header(rest.samples, rest.plan.sample_rate, self._channels)
-        found = await self._bytes(0, len(expected))
+        found = await rest.get(key, 0, len(expected))
         if found == expected:
             return len(expected)
         try:
@@ -226,10 +249,6 @@ class _Output:
         except InvalidWav as error:
             said = str(error)
         raise NoAudio(f"{key} does not begin as it was recorded: {said}")
-
-    async def _bytes(self, start: int, end: int) -> bytes:
-        async with aclosing(self._rest.read(self._key, start, end, PIECE_BYTES)) as pieces:
-            return b"".join([body async for body in pieces])
 
 
 class _Chunks:
@@ -287,13 +306,11 @@ class _Derived:
     async def blocks(self, start: int, end: int) -> AsyncGenerator[memoryview, None]:
         async with AsyncExitStack() as stack:
             streams = []
-            encoded = [one for one, _ in self._outputs if isinstance(one, EncodedOutput)]
             # All together: one after the other, the last could wait for the first for ever.
-            held = sum(one.held_bytes for one in encoded)
+            held = sum(one.held_bytes for one, _ in self._outputs)
             await stack.enter_async_context(self._budget.reserve(held))
             for output, names in self._outputs:
-                read = output.unreserved if isinstance(output, EncodedOutput) else output.blocks
-                blocks = read(start, end)
+                blocks = output.unreserved(start, end)
                 streams.append((await stack.enter_async_context(aclosing(blocks)), names))
             while True:
                 rows: dict[str, Samples] = {}

@@ -276,10 +276,11 @@ async def test_a_recording_of_no_audio_has_an_empty_waveform(tmp_path: Path) -> 
         assert (await write_peaks(store, "call")).length == 0
 
 
+@pytest.mark.parametrize(("form", "room"), [("flac", 3 * 1024**2), ("wav", 1024)])
 async def test_more_tracks_than_the_budget_has_room_for_do_not_wait_for_each_other(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, form: str, room: int
 ) -> None:
-    monkeypatch.setattr("recorder.at_rest.HELD_BYTES", 3 * 1024**2)
-    await record(tmp_path, format="flac", outputs=("tracks",))
+    monkeypatch.setattr("recorder.at_rest.HELD_BYTES", room)
+    await record(tmp_path, format=form, outputs=("tracks",))
     async with local(tmp_path) as store:
         np.testing.assert_array_equal(await heard(store), STEREO[:LENGTH])
