@@ -306,7 +306,7 @@ class RecorderProcessor(ShortcutProcessor):
         """Take note of what is to be done with frames of a class."""
         audio: dict[type[Frame], Take] = {
             InputAudioRawFrame: self._hear,
-            OutputAudioRawFrame: self._play,
+            OutputAudioRawFrame: self._say if issubclass(kind, _SPEECH) else self._play,
         }
         others: dict[type[Frame], Take] = {
             StartFrame: self._begin,
@@ -344,12 +344,14 @@ class RecorderProcessor(ShortcutProcessor):
         except Exception as error:
             self._lost(recording, track, error)
 
-    def _play(self, frame: OutputAudioRawFrame) -> None:
+    def _say(self, frame: OutputAudioRawFrame) -> None:
+        self._play(frame, speech=True)
+
+    def _play(self, frame: OutputAudioRawFrame, *, speech: bool = False) -> None:
         recording = self._active
         if recording is None:
             return
         try:
-            speech = isinstance(frame, _SPEECH)
             audio, rate, channels = frame.audio, frame.sample_rate, frame.num_channels
             recording.play(audio, rate, channels, self._now(), speech=speech)
         except Exception as error:

@@ -42,6 +42,19 @@ _KNOWN = frozenset({"98d44b906517c738"})
 
 _DOWN = FrameDirection.DOWNSTREAM
 
+TRACE = 5
+"""Loguru's number of that level."""
+
+
+class _Everything:
+    min_level = 0
+
+
+# Private: what it has not got is asked with each frame, which is what takes the time.
+_log: Any = getattr(logger, "_core", _Everything)
+if not hasattr(_log, "min_level"):
+    _log = _Everything
+
 
 def source_digest() -> str:
     """Return a digest of what Pipecat does with a frame; empty if its source is not there."""
@@ -152,8 +165,9 @@ class ShortcutProcessor(FrameProcessor):
         following = self.next
         if following is None:
             return
-        # Formatted only where somebody wants to see it.
-        logger.trace("Pushing {} downstream from {} to {}", frame, self, following)
+        if _log.min_level <= TRACE:
+            # Formatted only where somebody wants to see it.
+            logger.trace("Pushing {} downstream from {} to {}", frame, self, following)
         try:
             if (
                 onlookers is not None

@@ -20,7 +20,7 @@ WARM_UP = FIRST_STEP_SECONDS
 NOTE = (
     "whole process, without uploads: theirs in 30 s blocks with a handler that does nothing; "
     "ours with write, journal, timeline, resampling, sealed chunk files and checksums, the spool "
-    "on the disk, a store that refuses everything"
+    "on the disk, a store that never answers"
 )
 
 
@@ -61,7 +61,7 @@ async def session(user_rate: int) -> Figures:
                 alone = Cpu()
                 await feed(first, end)
                 writing += alone.thread()
-                await call.flush()
+                await ours.seal(call)
             total = per_hour(cpu.process())
             call.end()
     write = per_hour(writing)
@@ -84,7 +84,7 @@ async def processor(user_rate: int) -> Figures:
                     alone = Cpu()
                     await feed(first, end)
                     taking += alone.thread()
-                    await call.flush()
+                    await ours.seal(call)
                 total = per_hour(cpu.process())
                 call.end()
                 await recorder.close(wait_seconds=0)

@@ -10,6 +10,7 @@ import asyncio
 import warnings
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
+from functools import partial
 from pathlib import Path
 
 from bench import incumbent, ours
@@ -107,7 +108,7 @@ async def measure(with_recorder: str) -> Figures:
 
         async def script(worker: PipelineWorker) -> None:
             if with_recorder == "ours":
-                mic.step = (await ours.session_of(mine)).flush
+                mic.step = partial(ours.seal, await ours.session_of(mine))
             cpu = Cpu()
             await mic.talk()
             used.append(cpu.process() * 3600 / SECONDS)
