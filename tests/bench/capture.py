@@ -9,7 +9,7 @@ from bench.feed import FIRST_STEP_SECONDS, processor_feed, session_feed, steps
 from bench.plan import Plan
 from bench.report import Row, by_ratio
 from bench.trial import Figures, middle, paired
-from bench.usage import Cpu
+from bench.usage import Cpu, keep_to_one_processor
 
 from recorder import VirtualClock
 
@@ -18,7 +18,7 @@ WARM_UP = FIRST_STEP_SECONDS
 """Seconds of the call that are not counted: what happens once in a process."""
 
 NOTE = (
-    "whole process, without uploads: theirs in 30 s blocks with a handler that does nothing; "
+    "whole process, on one processor, without uploads: theirs in 30 s blocks with a handler that does nothing; "
     "ours with write, journal, timeline, resampling, sealed chunk files and checksums, the spool "
     "on the disk, a store that never answers"
 )
@@ -30,6 +30,7 @@ def per_hour(seconds: float, recorded: float = SECONDS - WARM_UP) -> float:
 
 async def theirs(user_rate: int) -> Figures:
     """Pipecat's recorder, `process_frame` by `process_frame`."""
+    keep_to_one_processor()
     processor = incumbent.recorder()
 
     async def on_audio_data(*_: object) -> None:
@@ -49,6 +50,7 @@ async def theirs(user_rate: int) -> Figures:
 
 async def session(user_rate: int) -> Figures:
     """`Session.write`, and all that follows from it."""
+    keep_to_one_processor()
     clock = VirtualClock()
     with ours.folder() as root:
         async with ours.opened(Path(root), None, uploads=False, clock=clock) as recorder:
@@ -70,6 +72,7 @@ async def session(user_rate: int) -> Figures:
 
 async def processor(user_rate: int) -> Figures:
     """`RecorderProcessor`, `process_frame` by `process_frame`."""
+    keep_to_one_processor()
     clock = VirtualClock()
     with ours.folder() as root:
         async with ours.opened(Path(root), None, uploads=False, clock=clock) as recorder:

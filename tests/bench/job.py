@@ -10,7 +10,7 @@ from bench.feed import processor_feed, session_feed, steps
 from bench.plan import Plan
 from bench.report import Row, by_ratio
 from bench.trial import Figures, middle, paired
-from bench.usage import Cpu, peak_mib
+from bench.usage import Cpu, keep_to_one_processor, peak_mib
 
 from recorder import VirtualClock
 
@@ -20,6 +20,7 @@ USER_RATE = 16_000
 
 async def theirs(s3: dict[str, str], shared: bool) -> Figures:
     """Pipecat's recorder in 30 s blocks, each uploaded by its handler; no object at the end."""
+    keep_to_one_processor()
     processor = incumbent.recorder()
     async with incumbent.Uploads(s3, shared=shared) as uploads, incumbent.set_up(processor):
         uploads.attach(processor, f"job-{shared}")
@@ -36,6 +37,7 @@ async def theirs(s3: dict[str, str], shared: bool) -> Figures:
 
 async def session(s3: dict[str, str]) -> Figures:
     """This recorder: chunks, stereo output, manifest, verified and tidied up."""
+    keep_to_one_processor()
     clock = VirtualClock()
     with ours.folder() as root:
         async with ours.opened(Path(root), s3, clock=clock) as recorder:
@@ -75,7 +77,7 @@ async def rows(plan: Plan) -> list[Row]:
         middle(found["naive"], "cpu"),
         middle(found["ours"], "cpu"),
         0.6,
-        note=f"client's process, user 16k to 24k, calls of {SECONDS // 60} min; theirs: 30 s "
+        note=f"client's process, on one processor, user 16k to 24k, calls of {SECONDS // 60} min; theirs: 30 s "
         f"blocks, aioboto3 with a client for each (with one shared: {shared:.2f}), chunks alone; "
         "ours: chunks and the stereo output, start to verified and tidied up",
         shared_client=shared,

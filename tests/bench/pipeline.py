@@ -19,7 +19,7 @@ from bench.feed import ends_step
 from bench.plan import Plan
 from bench.report import Row, by_ratio
 from bench.trial import Figures, middle, paired
-from bench.usage import Cpu
+from bench.usage import Cpu, keep_to_one_processor
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
@@ -90,6 +90,7 @@ class Mic(BaseInputTransport):
 
 async def measure(with_recorder: str) -> Figures:
     """The pipeline with `none`, `theirs` or `ours`."""
+    keep_to_one_processor()
     clock = VirtualClock()
     speaker = Speaker()
     mic = Mic(speaker, clock)
@@ -131,7 +132,8 @@ async def rows(plan: Plan) -> list[Row]:
         middle(found["theirs"], "cpu") - empty,
         middle(found["ours"], "cpu") - empty,
         0.33,
-        note=f"the pipeline alone: {empty:.1f}; as fast as its output writes, without uploads; "
+        note=f"the pipeline alone: {empty:.1f}; on one processor, as fast as "
+        "its output writes, without uploads; "
         "the recorders are the last processors",
         empty_pipeline=empty,
     )
