@@ -101,7 +101,7 @@ class Renderer:
             self._gather(run.pieces, start, end, gathered)
             return gathered
 
-        output[:] = self._resampler(run).render(first, last, fetch, run.count, run.closed)
+        self._resampler(run).render(first, last, fetch, run.count, run.closed, output)
 
     def _gather(self, pieces: list[Piece], start: int, end: int, gathered: Samples) -> None:
         """Put input samples [start, end) of a run there, as mono."""

@@ -19,10 +19,13 @@ from math import ceil, gcd
 import numpy as np
 import numpy.typing as npt
 import soxr
+from numpy.lib.stride_tricks import sliding_window_view
 
 from recorder.grid import Grid
 
 Samples = npt.NDArray[np.int16]
+Blocks = npt.NDArray[np.float32] | Samples
+"""Shape (blocks, samples of one); whole numbers that 16 bits hold, whatever their type."""
 
 CONTEXT_SAMPLES = 160
 """Least input beside a block, samples of the lower rate: 10 ms at 16 kHz. soxr's HQ filter reaches
@@ -58,7 +61,7 @@ class BlockResampler:
         units = ceil(CONTEXT_SAMPLES * grid.rate_in / (lower * unit_in))
         self.context = units * unit_in
         self._context_out = units * (grid.rate_out // common)
-        self._cached: OrderedDict[tuple[int, int], Samples] = OrderedDict()
+        self._cached: OrderedDict[tuple[int, int], Blocks] = OrderedDict()
 
     def available_output(self, n_in: int, final: bool) -> int:
         """Return how many output samples, from the run's first, can be rendered now.
@@ -105,6 +108,7 @@ class BlockResampler:
         fetch: Callable[[int, int], Samples],
         n_in: int,
         final: bool,
+        output: Samples | None = None,
     ) -> Samples:
         """Return the output samples [out_start, out_end), the same however they are asked for.
 
@@ -115,10 +119,11 @@ class BlockResampler:
                 never change.
             n_in: Input samples that are there.
             final: Whether that is the whole run: silence follows.
+            output: Where to put them, of that length; somewhere new if None.
 
         Returns:
-            16-bit samples; what would exceed them is saturated. Not to be written to: it may be
-            what `fetch` returned.
+            16-bit samples; what would exceed them is saturated. Not to be written to where no
+            `output` was given: it may be what `fetch` returned.
 
         Raises:
             ValueError: The range is not available, or `fetch` returned another number of samples.
@@ -129,26 +134,24 @@ class BlockResampler:
                 f"output [{out_start}, {out_end}) was asked for, [0, {available}) is available"
             )
         grid = self.grid
-        if grid.rate_in == grid.rate_out and not grid.blocks:
-            return _fetched(fetch, out_start - grid.before, out_end - grid.before)
-        output = np.empty(out_end - out_start, np.int16)
+        if output is None:
+            if grid.rate_in == grid.rate_out and not grid.blocks:
+                return _fetched(fetch, out_start - grid.before, out_end - grid.before)
+            output = np.empty(out_end - out_start, np.int16)
         position = out_start
-        last = grid.block_of(max(out_start, out_end - 1))
-        blocks: dict[int, Samples] = {}
         while position < out_end:
             index = grid.block_of(position)
             begin = grid.block_start(index)
-            count = min(grid.block_start(index + 1), out_end) - position
-            within = position - begin
             if self._is_plain(index):
-                first = index * grid.block_in + within
-                part = _fetched(fetch, first, first + count)
+                end = min(grid.block_start(index + 1), out_end)
+                first = index * grid.block_in + position - begin
+                part = _fetched(fetch, first, first + end - position)
+                output[position - out_start : end - out_start] = part
             else:
-                if index not in blocks:
-                    blocks = self._blocks_from(index, last, fetch, n_in)
-                part = blocks[index][within : within + count]
-            output[position - out_start :][:count] = part
-            position += count
+                blocks = self._blocks_from(index, out_end, fetch, n_in)
+                end = min(begin + blocks.size, out_end)
+                _lay(blocks, position - begin, output[position - out_start : end - out_start])
+            position = end
         return output
 
     def _is_plain(self, index: int) -> bool:
@@ -162,31 +165,33 @@ class BlockResampler:
         return min(max(start, 0), n_in), min(end, n_in)
 
     def _blocks_from(
-        self, index: int, last: int, fetch: Callable[[int, int], Samples], n_in: int
-    ) -> dict[int, Samples]:
-        """Return block `index` of the output, with those after it that can be made with it.
+        self, index: int, out_end: int, fetch: Callable[[int, int], Samples], n_in: int
+    ) -> Blocks:
+        """Return block `index` of the output, a row, with those after it that can be made with it.
 
-        They are of full length even at the run's end.
+        They are of full length even at the run's end; none begins at `out_end` or behind.
         """
         key = (index, self._block_input(index, n_in)[1])
         if (cached := self._cached.get(key)) is not None:
             self._cached.move_to_end(key)
-            return {index: cached}
+            return cached
         grid = self.grid
         extra, until = grid.added(index), index + 1
-        while until <= last and until - index < _TOGETHER and grid.added(until) == extra:
+        begin = grid.block_start(index)
+        most = min(_TOGETHER, ceil((out_end - begin) / (grid.block_out + extra)))
+        while until - index < most and grid.added(until) == extra:
             until += 1
         made = self._made(range(index, until), extra, fetch, n_in)
         newest = until - 1
-        self._cached[newest, self._block_input(newest, n_in)[1]] = made[newest]
+        self._cached[newest, self._block_input(newest, n_in)[1]] = made[-1:].astype(np.int16)
         if len(self._cached) > _CACHED_BLOCKS:
             self._cached.popitem(last=False)
         return made
 
     def _made(
         self, blocks: range, extra: int, fetch: Callable[[int, int], Samples], n_in: int
-    ) -> dict[int, Samples]:
-        """Resample blocks that are stretched by the same, each by itself."""
+    ) -> Blocks:
+        """Resample blocks that are stretched by the same, each by itself; whole numbers."""
         grid = self.grid
         if extra:
             # Only a whole block is a whole number of samples at this ratio: so much is before it.
@@ -196,20 +201,46 @@ class BlockResampler:
             before, skip = self.context, self._context_out
             ratio = grid.rate_in, grid.rate_out
         first = self._block_input(blocks[0], n_in)[0]
-        samples = _fetched(fetch, first, self._block_input(blocks[-1], n_in)[1])
+        end = self._block_input(blocks[-1], n_in)[1]
         # Floats, since soxr gives 16-bit output other, dithered roundings. Before and after the
         # run there is silence, of the same length in every block: the filter sees no border.
-        padded = np.zeros((len(blocks), before + grid.block_in + self.context), np.float32)
-        for row, index in zip(padded, blocks, strict=True):
-            start, end = self._block_input(index, n_in)
-            offset = start - (index * grid.block_in - before)
-            row[offset : offset + end - start] = samples[start - first : end - first]
+        begin = blocks[0] * grid.block_in - before
+        whole = np.zeros((len(blocks) - 1) * grid.block_in + self._length(before), np.float32)
+        whole[first - begin : end - begin] = _fetched(fetch, first, end)
+        rows = sliding_window_view(whole, self._length(before))[:: grid.block_in]
+        if before > self.context:
+            rows = rows.copy()
+            rows[:, : before - self.context] = 0
         # As channels, each of which soxr works on by itself: it changes none of them.
-        resampled: npt.NDArray[np.float32] = soxr.resample(padded.T, *ratio, quality=_QUALITY)
+        resampled: npt.NDArray[np.float32] = soxr.resample(rows.T, *ratio, quality=_QUALITY)
         cut = resampled[skip : skip + grid.block_out + extra].T
         np.rint(cut, out=cut)
         np.clip(cut, -32768, 32767, out=cut)
-        return dict(zip(blocks, cut.astype(np.int16), strict=True))
+        return cut
+
+    def _length(self, before: int) -> int:
+        """Return how much input a block is resampled with, if there is so much before it."""
+        return before + self.grid.block_in + self.context
+
+
+def _lay(blocks: Blocks, begin: int, output: Samples) -> None:
+    """Put samples of blocks that lie one behind the other, from `begin` on, into an output."""
+    length = blocks.shape[1]
+    row, within = divmod(begin, length)
+    filled = 0
+    while filled < len(output):
+        left = len(output) - filled
+        if not within and left >= length:
+            rows = left // length
+            output[filled : filled + rows * length].reshape(rows, length)[:] = blocks[
+                row : row + rows
+            ]
+            row += rows
+            filled += rows * length
+        else:
+            count = min(length - within, left)
+            output[filled : filled + count] = blocks[row, within : within + count]
+            row, within, filled = row + 1, 0, filled + count
 
 
 @cache
