@@ -18,7 +18,8 @@ WARM_UP = FIRST_STEP_SECONDS
 """Seconds of the call that are not counted: what happens once in a process."""
 
 NOTE = (
-    "whole process, on one processor, without uploads: theirs in 30 s blocks with a handler that does nothing; "
+    "whole process, on one processor, without uploads: theirs in 30 s blocks with a "
+    "handler that does nothing; "
     "ours with write, journal, timeline, resampling, sealed chunk files and checksums, the spool "
     "on the disk, a store that never answers"
 )

@@ -77,7 +77,8 @@ async def rows(plan: Plan) -> list[Row]:
         middle(found["naive"], "cpu"),
         middle(found["ours"], "cpu"),
         0.6,
-        note=f"client's process, on one processor, user 16k to 24k, calls of {SECONDS // 60} min; theirs: 30 s "
+        note=f"client's process, on one processor, user 16k to 24k, calls of "
+        f"{SECONDS // 60} min; theirs: 30 s "
         f"blocks, aioboto3 with a client for each (with one shared: {shared:.2f}), chunks alone; "
         "ours: chunks and the stereo output, start to verified and tidied up",
         shared_client=shared,
