@@ -19,7 +19,6 @@ from math import ceil, gcd
 import numpy as np
 import numpy.typing as npt
 import soxr
-from numpy.lib.stride_tricks import sliding_window_view
 
 from recorder.grid import Grid
 
@@ -207,7 +206,10 @@ class BlockResampler:
         begin = blocks[0] * grid.block_in - before
         whole = np.zeros((len(blocks) - 1) * grid.block_in + self._length(before), np.float32)
         whole[first - begin : end - begin] = _fetched(fetch, first, end)
-        rows = sliding_window_view(whole, self._length(before))[:: grid.block_in]
+        step = whole.itemsize
+        shape, strides = (len(blocks), self._length(before)), (grid.block_in * step, step)
+        # Each row begins within the one before it.
+        rows = np.ndarray(shape, np.float32, whole, strides=strides)
         if before > self.context:
             rows = rows.copy()
             rows[:, : before - self.context] = 0
