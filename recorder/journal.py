@@ -53,38 +53,53 @@ class Lane:
         sample_rate: Hz, of the frames it takes; the very object the caller passed.
         channels: Of them.
         length: Bytes of each.
+        offset: Where the next one goes.
+        open_until: Up to where frames of this form can be put without further ado; 0 if nowhere.
+        form: Their headers' form, see `recorder.journal_format.form`.
+        check: Their headers' check, likewise.
+        owner: Who is the only one to write frames of this form, if somebody is.
     """
 
     __slots__ = (
-        "_check",
         "_end",
-        "_form",
-        "_offset",
         "_track",
         "_writer",
         "channels",
+        "check",
+        "form",
         "length",
+        "offset",
+        "open_until",
+        "owner",
         "sample_rate",
     )
 
     def __init__(self, writer: JournalWriter, track: int) -> None:
         self._writer = writer
         self._track = track
-        self._offset = self._end = 0
+        self._end = 0
         self.sample_rate = self.channels = self.length = 0
-        self._form = self._check = 0
+        self.offset = self.open_until = 0
+        self.form = self.check = 0
+        self.owner: object = None
 
     def fit(self, sample_rate: int, channels: int, length: int) -> None:
         """Take frames of this form from now on."""
         self.sample_rate, self.channels, self.length = sample_rate, channels, length
-        self._form = form(Kind.AUDIO, self._track, sample_rate, channels)
-        self._check = check(self._form, length, self._writer.number)
+        self.form = form(Kind.AUDIO, self._track, sample_rate, channels)
+        self.check = check(self.form, length, self._writer.number)
+        self.open_until = self._end
+        self.owner = None
+
+    def shut(self) -> None:
+        """Take no frames, until `fit`."""
+        self.open_until = 0
 
     def resize(self, length: int) -> bool:
         """Take frames of another length from now on, if they are of whole samples."""
         if not length or length % (2 * self.channels):
             return False
-        self.length, self._check = length, check(self._form, length, self._writer.number)
+        self.length, self.check = length, check(self.form, length, self._writer.number)
         return True
 
     def append(self, pcm: bytes, at_ns: int, written_ns: int) -> bool:
@@ -99,36 +114,36 @@ class Lane:
             Whether it was: if not, `JournalWriter.append` makes room.
         """
         writer = self._writer
-        slot, offset = writer.slot, self._offset
+        slot, offset = writer.slot, self.offset
         end = offset + self.length
-        if end > self._end or slot > LAST_AUDIO_SLOT:
+        if end > self.open_until or slot > LAST_AUDIO_SLOT:
             return False
         view = writer.view
         view[offset:end] = pcm
         # The commit word is the header's last field, so it is stored after all the rest.
-        _pack(view, slot, at_ns, written_ns, 0, self._form, self.length, self._check | offset)
-        self._offset = end
+        _pack(view, slot, at_ns, written_ns, 0, self.form, self.length, self.check | offset)
+        self.offset = end
         writer.slot = slot + HEADER_BYTES
         return True
 
     def room(self, length: int) -> int:
         """Return where so many bytes can be put, and count them as put there; 0 if nowhere."""
-        end = self._offset + length
+        end = self.offset + length
         if end > self._end or not self._end:
-            begin = self._writer.extend(self._end, length - (self._end - self._offset), length)
+            begin = self._writer.extend(self._end, length - (self._end - self.offset), length)
             if not begin:
                 return 0
             if begin != self._end:
-                self._offset = begin
-            end = self._offset + length
+                self.offset = begin
+            end = self.offset + length
             self._end = self._writer.free
-        offset, self._offset = self._offset, end + (end & 1)
+        offset, self.offset = self.offset, end + (end & 1)
         return offset
 
     def leave(self) -> None:
         """Give up what is left of its extent: another segment follows."""
-        self._offset = self._end = 0
-        self._check = check(self._form, self.length, self._writer.number)
+        self.offset = self._end = self.open_until = 0
+        self.check = check(self.form, self.length, self._writer.number)
 
 
 class JournalWriter:
@@ -144,6 +159,8 @@ class JournalWriter:
         view: Its bytes.
         slot: Where the next header goes.
         free: Where the next extent begins.
+        last_ns: When the newest record was written; kept by who appends.
+        frames: Frames of audio appended; likewise.
 
     Raises:
         SpoolFull: The first segment cannot be allocated.
@@ -162,6 +179,7 @@ class JournalWriter:
         self._disk_full = ""
         self._lanes: dict[int, Lane] = {}
         self.number = 0
+        self.last_ns = self.frames = 0
         self.slot = self.free = self._top = 0
         self._take(self._allocate(touch=True))
 

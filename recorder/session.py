@@ -23,6 +23,7 @@ from recorder.records import NO_TRACK, Kind, Record
 from recorder.result import RecordingResult
 from recorder.speakers import MAX_TRACKS, Track, speaking_as
 from recorder.timeline import NS
+from recorder.track_writer import MAX_AHEAD_SECONDS, TrackWriter
 from uploader.clock import Clock
 from uploader.errors import BotRecorderError
 
@@ -31,9 +32,6 @@ if TYPE_CHECKING:
 
 MIN_RATE, MAX_RATE = 4_000, 384_000
 MAX_CHANNELS = 32
-MAX_AHEAD_SECONDS = 3600.0
-"""How far `at` may lie from now: more is a time of another clock, not of this one."""
-
 MAX_PTS_SECONDS = 9e9
 """Media times are kept as ns in 64 bits."""
 
@@ -99,7 +97,6 @@ class Session:
         recording_id: The id.
         sample_rate: Of the recording, Hz.
         zero: The clock's time of sample 0, seconds.
-        frames: Frames accepted.
         refused: Frames that could not be accepted because the spool was full: listed as gaps.
         ignored: Frames that came while paused, or after the end.
     """
@@ -119,7 +116,6 @@ class Session:
     ) -> None:
         self.recording_id = recording_id
         self.sample_rate = sample_rate
-        self.frames = 0
         self.refused = 0
         self.ignored = 0
         self.zero = zero
@@ -129,7 +125,6 @@ class Session:
         self._backstage = backstage
         self._report = report
         self._lock = threading.Lock()
-        self._last_ns = 0
         self._catch_up_until = math.inf if late else zero
         self._ended = False
         self._paused = False
@@ -144,6 +139,49 @@ class Session:
             self._declare(track, 0)
 
     # -- frames --------------------------------------------------------------------------------
+
+    @property
+    def frames(self) -> int:
+        """Frames accepted."""
+        return self._journal.frames
+
+    def writer(self, track: str, sample_rate: int, num_channels: int = 1) -> TrackWriter:
+        """Return what takes a track's frames of one form, in less time than `write`.
+
+        Both may be used for a track, by turns.
+
+        Args:
+            track: As for `write`; it begins with the first frame.
+            sample_rate: Likewise.
+            num_channels: Likewise.
+
+        Raises:
+            InvalidFrame: A wrong rate or channel count.
+            InvalidName: A track name that is not allowed, or one too many.
+        """
+        self._check_format(sample_rate, num_channels)
+        if track not in self._tracks:
+            self._check_track(track)
+        return TrackWriter(
+            track,
+            sample_rate,
+            num_channels,
+            self._journal,
+            self._lock,
+            self._monotonic,
+            self.zero,
+            self._write_for,
+        )
+
+    def _write_for(
+        self, writer: TrackWriter, pcm: bytes | bytearray | memoryview, at: float | None
+    ) -> None:
+        track, sample_rate, channels = writer.track, writer.sample_rate, writer.num_channels
+        self.write(track, pcm, sample_rate, channels, at)
+        with self._lock:
+            lane = self._lanes.get(track)
+            if lane is not None and (lane.sample_rate, lane.channels) == (sample_rate, channels):
+                writer.use(lane)
 
     def write(
         self,
@@ -197,10 +235,10 @@ class Session:
                 and (encoding is _PCM16 or encoding == _PCM16)
                 and (len(pcm) == lane.length or lane.resize(len(pcm)))
             ):
-                now = self._monotonic()
+                now, journal = self._monotonic(), self._journal
                 written = int((now - self.zero) * _NS)
-                if written < self._last_ns:
-                    written = self._last_ns
+                if written < journal.last_ns:
+                    written = journal.last_ns
                 if at is None:
                     accepted = lane.append(pcm, written, written)
                 elif -MAX_AHEAD_SECONDS <= at - now <= MAX_AHEAD_SECONDS:
@@ -208,8 +246,8 @@ class Session:
                 else:
                     accepted = False
                 if accepted:
-                    self._last_ns = written
-                    self.frames += 1
+                    journal.last_ns = written
+                    journal.frames += 1
                     return
         finally:
             lock.release()
@@ -287,10 +325,16 @@ class Session:
                 if time_ns is not None:
                     time_ns += length_ns
             self._journal.append(kind, index, at_ns, written, data, sample_rate, channels, time_ns)
-            self.frames += 1
+            self._journal.frames += 1
         except SpoolFull as error:
             start = at_ns - (length - done) // width * NS // sample_rate
             self._refuse(track, start, written, error)
+
+    def _shut_lanes(self) -> None:
+        """Have every frame looked at, until one of its track is accepted as usual."""
+        for lane in self._lanes.values():
+            lane.shut()
+        self._lanes.clear()
 
     def _whole_samples(
         self, track: str, data: bytes | memoryview, sample_rate: int, num_channels: int
@@ -308,13 +352,13 @@ class Session:
                         track,
                     )
                 self._partial[track] = sample_rate, num_channels, bytes(data[-rest:])
-                self._lanes.clear()
+                self._shut_lanes()
                 data = data[:-rest]
         return data
 
     def _refuse(self, track: str, start_ns: int, written: int, error: SpoolFull) -> None:
         self.refused += 1
-        self._lanes.clear()
+        self._shut_lanes()
         lost = self._lost.get(track)
         if lost is None:
             self._lost[track] = lost = _Lost(start_ns, str(error))
@@ -364,7 +408,7 @@ class Session:
         if self._mark(Kind.PAUSE, unless=self._paused):
             with self._lock:
                 self._paused = True
-                self._lanes.clear()
+                self._shut_lanes()
 
     def resume(self) -> None:
         """Record again."""
@@ -478,7 +522,7 @@ class Session:
             if at is None:
                 self._catch_up_until = self.zero
             self._ended = True
-            self._lanes.clear()
+            self._shut_lanes()
             written = self._written_now(None if at is None else int((at - self.zero) * NS))
             rest: list[tuple[Record, object]] = []
             marks = [
@@ -599,9 +643,9 @@ class Session:
         now = self._monotonic() if now is None else now
         written = int((now - self.zero) * NS)
         if now < self._catch_up_until:
-            written = self._last_ns if at_ns is None else min(written, at_ns)
-        self._last_ns = max(self._last_ns, written)
-        return self._last_ns
+            written = self._journal.last_ns if at_ns is None else min(written, at_ns)
+        self._journal.last_ns = max(self._journal.last_ns, written)
+        return self._journal.last_ns
 
     def _declare(self, track: Track, written: int) -> int:
         index = self._tracks.get(track.name, len(self._tracks))

@@ -306,7 +306,7 @@ class RecorderProcessor(ShortcutProcessor):
         """Take note of what is to be done with frames of a class."""
         audio: dict[type[Frame], Take] = {
             InputAudioRawFrame: self._hear,
-            OutputAudioRawFrame: self._say if issubclass(kind, _SPEECH) else self._play,
+            OutputAudioRawFrame: self._play,
         }
         others: dict[type[Frame], Take] = {
             StartFrame: self._begin,
@@ -334,24 +334,22 @@ class RecorderProcessor(ShortcutProcessor):
         recording = self._active
         if recording is None:
             return
-        track = ""
+        user_id, source = getattr(frame, "user_id", None), frame.transport_source
         try:
-            user_id = getattr(frame, "user_id", None)
-            voice = self._participants.voice(user_id, frame.transport_source)
-            track = voice.track
             audio, rate, channels = frame.audio, frame.sample_rate, frame.num_channels
-            recording.hear(voice, audio, rate, channels, self._now(), frame.pts)
+            recording.hear(user_id, source, audio, rate, channels, self._now(), frame.pts)
         except Exception as error:
+            track = ""
+            with contextlib.suppress(Exception):  # that may be the very reason
+                track = recording.track_of(user_id, source)
             self._lost(recording, track, error)
 
-    def _say(self, frame: OutputAudioRawFrame) -> None:
-        self._play(frame, speech=True)
-
-    def _play(self, frame: OutputAudioRawFrame, *, speech: bool = False) -> None:
+    def _play(self, frame: OutputAudioRawFrame) -> None:
         recording = self._active
         if recording is None:
             return
         try:
+            speech = isinstance(frame, _SPEECH)
             audio, rate, channels = frame.audio, frame.sample_rate, frame.num_channels
             recording.play(audio, rate, channels, self._now(), speech=speech)
         except Exception as error:
@@ -396,7 +394,14 @@ class RecorderProcessor(ShortcutProcessor):
             return
         self._participants.forget()
         recording = Recording(
-            self._now(), self._options(), self._ids, self._lease, self, self._lanes, self._turn
+            self._now(),
+            self._options(),
+            self._participants,
+            self._ids,
+            self._lease,
+            self,
+            self._lanes,
+            self._turn,
         )
         self._latest = self._active = recording
         task = self.create_task(recording.run(), "recording")

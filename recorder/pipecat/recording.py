@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -30,7 +30,7 @@ from recorder.pipecat.intake import Intake
 from recorder.pipecat.lanes import Lanes
 from recorder.pipecat.media_clock import MediaClock
 from recorder.pipecat.options import Options
-from recorder.pipecat.participants import Voice
+from recorder.pipecat.participants import Participants
 from recorder.pipecat.playout import Playout
 from recorder.pipecat.shared import Lease
 from recorder.pipecat.turn_audio import TurnAudio, sides
@@ -55,6 +55,34 @@ _LIFE = "life"
 """The lane of events that tell where a recording stands."""
 
 
+class _Line:
+    """One voice's way into the recording.
+
+    Attributes:
+        track: Where it goes.
+        shared: Whether others are on it, too.
+        clock: Its timestamps.
+        sample_rate: Hz, of the frames that `write` takes; the very object they came with. None at
+            the begin: it takes none.
+        channels: Of them.
+        write: Takes such a frame and when it came.
+    """
+
+    __slots__ = ("channels", "clock", "sample_rate", "shared", "track", "write")
+
+    def __init__(self, track: str, *, shared: bool = False) -> None:
+        self.track = track
+        self.shared = shared
+        self.clock = MediaClock()
+        self.sample_rate: int | None = None
+        self.channels: int | None = None
+        self.write: Callable[[bytes, float], None] = _nowhere
+
+
+def _nowhere(_pcm: bytes, _at: float) -> None:
+    """No frame comes here."""
+
+
 class Recording(Listener):
     """From the moment recording is wanted to the moment the result is known.
 
@@ -63,6 +91,7 @@ class Recording(Listener):
     Args:
         began_at: When, seconds on the recorder's clock: that is where sample 0 is.
         options: What to record.
+        participants: Know whose microphone is recorded on which track.
         ids: Recording ids to try, in order; None for one that is made.
         lease: Gives the recorder.
         handlers: Told what happens.
@@ -79,6 +108,7 @@ class Recording(Listener):
         self,
         began_at: float,
         options: Options,
+        participants: Participants,
         ids: Iterator[str | None],
         lease: Lease,
         handlers: Handlers,
@@ -92,13 +122,16 @@ class Recording(Listener):
         self._tell_started = handlers.wanted(STARTED)
         self._began_at = began_at
         self._options = options
+        self._participants = participants
         self._ids = ids
         self._lease = lease
         self._handlers = handlers
         self._lanes = lanes
         self._log = logger
         self._intake = Intake(self.failed)
-        self._clocks: dict[str, MediaClock] = {}
+        self._lines: dict[str, _Line] = {}
+        self._ears: dict[tuple[str | None, str | None], _Line] = {}
+        self._bot = _Line(layouts.BOT)
         self._playout = Playout()
         self._turn_audio = TurnAudio(
             self._opened_session, options.sample_rate, handlers, lanes, self._cannot_read
@@ -135,7 +168,8 @@ class Recording(Listener):
 
     def hear(
         self,
-        voice: Voice,
+        user_id: str | None,
+        source: str | None,
         pcm: bytes,
         sample_rate: int,
         channels: int,
@@ -145,7 +179,8 @@ class Recording(Listener):
         """Take a frame of a user.
 
         Args:
-            voice: Whose.
+            user_id: Whose, as the transport says it.
+            source: Which of that user's sources it is, likewise.
             pcm: 16-bit samples.
             sample_rate: Hz.
             channels: Interleaved channels.
@@ -156,21 +191,45 @@ class Recording(Listener):
             InvalidFrame: It cannot be audio.
             SpoolFull: Too much waits for the session already.
         """
-        samples, track = len(pcm) // (2 * channels), voice.track
-        clock = self._clocks.get(track)
-        if clock is None:
-            self._clocks[track] = clock = MediaClock()
-            if voice.participant is not None:
-                self._intake.add_track(Track(track, participant=voice.participant))
+        line = self._ears.get((user_id, source))
+        if line is None:
+            line = self._joined(user_id, source)
+        samples = len(pcm) // (2 * channels)
         known = None
-        if pts is not None and sample_rate > 0 and not voice.shared:
-            known = clock.seconds(pts, samples / sample_rate, at)
-        if known is None:
-            self._intake.write(track, pcm, sample_rate, channels, at)
+        if pts is not None and sample_rate > 0 and not line.shared:
+            known = line.clock.seconds(pts, samples / sample_rate, at)
+        if known is not None:
+            self._intake.write(line.track, pcm, sample_rate, channels, at, pts=known)
+        elif sample_rate is line.sample_rate and channels is line.channels:
+            line.write(pcm, at)
         else:
-            self._intake.write(track, pcm, sample_rate, channels, at, pts=known)
+            self._write(line, pcm, sample_rate, channels, at)
         if samples:
             self.speech.user_audio(at, samples, sample_rate)
+
+    def track_of(self, user_id: str | None, source: str | None) -> str:
+        """Return the track that a user is recorded on."""
+        return self._joined(user_id, source).track
+
+    def _joined(self, user_id: str | None, source: str | None) -> _Line:
+        """Return a user's line; those who share a track have one together."""
+        voice = self._participants.voice(user_id, source)
+        line = self._lines.get(voice.track)
+        if line is None:
+            self._lines[voice.track] = line = _Line(voice.track, shared=voice.shared)
+            if voice.participant is not None:
+                self._intake.add_track(Track(voice.track, participant=voice.participant))
+        if not voice.shared:  # or there would be no end to them
+            self._ears[user_id, source] = line
+        return line
+
+    def _write(self, line: _Line, pcm: bytes, sample_rate: int, channels: int, at: float) -> None:
+        """Write a frame that is not like the one before it; have those like it go straight on."""
+        session = self._intake.session
+        if session is not None:
+            line.write = session.writer(line.track, sample_rate, channels).write
+            line.sample_rate, line.channels = sample_rate, channels
+        self._intake.write(line.track, pcm, sample_rate, channels, at)
 
     def play(self, pcm: bytes, sample_rate: int, channels: int, at: float, *, speech: bool) -> None:
         """Take a frame of the bot.
@@ -192,7 +251,11 @@ class Recording(Listener):
             if end is None:
                 return
             at = end
-        self._intake.write(layouts.BOT, pcm, sample_rate, channels, at)
+        line = self._bot
+        if sample_rate is line.sample_rate and channels is line.channels:
+            line.write(pcm, at)
+        else:
+            self._write(line, pcm, sample_rate, channels, at)
         if samples:
             self.speech.bot_audio(at, samples, sample_rate)
 

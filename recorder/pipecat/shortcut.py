@@ -8,7 +8,7 @@ what a light processor costs.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any
 
 from loguru import logger
@@ -79,7 +79,7 @@ class ShortcutProcessor(FrameProcessor):
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self._shortcuts: dict[type[Frame], Take] = {}
-        self._is_short = False
+        self._is_short = self.__is_direct = False
         self.__has_queue = not kwargs.get("enable_direct_mode", False)
         self.__frames_are_handled = False
         self.__cancelled = False
@@ -119,50 +119,56 @@ class ShortcutProcessor(FrameProcessor):
             and not self.__frames_are_handled
             and not self.__cancelled
         )
+        self.__is_direct = (
+            self._is_short
+            and not self.__has_queue
+            and type(self).process_frame is ShortcutProcessor.process_frame
+        )
 
-    async def queue_frame(
+    def queue_frame(
         self,
         frame: Frame,
         direction: FrameDirection = _DOWN,
         callback: FrameCallback | None = None,
         **more: Any,
-    ) -> None:
+    ) -> Coroutine[Any, Any, None]:
         """Take a frame from the processor before; `more` is what a newer Pipecat has."""
-        if (
-            self._is_short
-            and type(frame) in self._shortcuts
-            and direction is _DOWN
-            and callback is None
-            and not more
-            and not self.__has_queue
-        ):
-            try:
-                await self.process_frame(frame, direction)
-            except Exception as error:
-                await self._push_failure(f"Error processing frame: {error}", error)
-        else:
-            await super().queue_frame(frame, direction, callback, **more)
+        if self.__is_direct and direction is _DOWN and callback is None and not more:
+            take = self._shortcuts.get(type(frame))
+            if take is not None:
+                return self.__take_and_push(frame, take, queued=True)
+        return super().queue_frame(frame, direction, callback, **more)
 
     async def process_frame(self, frame: Frame, direction: FrameDirection) -> None:
         """Take a frame, and pass it on."""
         take = self._shortcuts.get(type(frame))
-        if take is None or direction is not _DOWN or not self._is_short:
-            await super().process_frame(frame, direction)
-            if isinstance(frame, StartFrame | CancelFrame):
-                self.__cancelled = self.__cancelled or isinstance(frame, CancelFrame)
-                self._find_way()
-            self._take(frame, direction)
-            await self.push_frame(frame, direction)
+        if take is not None and direction is _DOWN and self._is_short:
+            await self.__take_and_push(frame, take, queued=False)
             return
+        await super().process_frame(frame, direction)
+        if isinstance(frame, StartFrame | CancelFrame):
+            self.__cancelled = self.__cancelled or isinstance(frame, CancelFrame)
+            self._find_way()
+        self._take(frame, direction)
+        await self.push_frame(frame, direction)
+
+    async def __take_and_push(self, frame: Frame, take: Take, *, queued: bool) -> None:
+        """Take a frame that flows down, and push it: one step for all that is three in Pipecat."""
         observer, onlookers = self.__observer, self.__onlookers
         if onlookers is not None and observer is not None:
             if onlookers.all != onlookers.known:
                 onlookers.look()
             if onlookers.of_processing:
                 processed = FrameProcessed(self, frame, _DOWN, self.__pipeline_time())
-                await observer.on_process_frame(processed)
+                try:
+                    await observer.on_process_frame(processed)
+                except Exception as error:
+                    if not queued:
+                        raise
+                    await self._push_failure(f"Error processing frame: {error}", error)
+                    return
         take(frame)
-        following = self.next
+        following = self._next  # as Pipecat's own `push_frame` has it
         if following is None:
             return
         if _log.min_level <= TRACE:

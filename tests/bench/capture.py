@@ -50,7 +50,7 @@ async def theirs(user_rate: int) -> Figures:
 
 
 async def session(user_rate: int) -> Figures:
-    """`Session.write`, and all that follows from it."""
+    """Writers of a session, and all that follows from them."""
     keep_to_one_processor()
     clock = VirtualClock()
     with ours.folder() as root:
@@ -109,7 +109,7 @@ async def rows(plan: Plan) -> list[Row]:
     made = []
     for (trial, rate), limit in limits.items():
         runs = found[f"{trial} {rate}"]
-        what = "Session.write" if trial == "session" else "RecorderProcessor"
+        what = "session API" if trial == "session" else "RecorderProcessor"
         how = "no resampling" if rate == 24_000 else "user 16k to 24k"
         parts = {name: middle(runs, name) for name in runs[0] if name != "cpu"}
         split = ", ".join(f"{name} {value:.2f}" for name, value in parts.items())

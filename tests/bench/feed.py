@@ -36,15 +36,16 @@ def ends_step(number: int, per_second: int = FRAMES_PER_SECOND) -> bool:
 
 
 def session_feed(call: Session, clock: VirtualClock, user_rate: int) -> Feed:
-    """Both tracks by `Session.write`."""
+    """Both tracks by writers of the session."""
     user, bot = pcm(user_rate, 1), pcm(RATE, 2)
-    zero, write, advance_to = call.zero, call.write, clock.advance_to
+    write_user, write_bot = call.writer("user", user_rate).write, call.writer("bot", RATE).write
+    zero, advance_to = call.zero, clock.advance_to
 
     async def feed(first: int, end: int) -> None:
         for number in range(first, end):
             advance_to(zero + (number + 1) / FRAMES_PER_SECOND)
-            write("user", user[number % DIFFERENT], user_rate)
-            write("bot", bot[number % DIFFERENT], RATE)
+            write_user(user[number % DIFFERENT])
+            write_bot(bot[number % DIFFERENT])
 
     return feed
 

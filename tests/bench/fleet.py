@@ -143,7 +143,7 @@ async def theirs(s3: dict[str, str], count: int, seconds: float, shared: bool) -
 
 
 async def own(s3: dict[str, str], count: int, seconds: float, through: str) -> Figures:
-    """This recorder, by `Session.write` or `RecorderProcessor.process_frame`."""
+    """This recorder, by writers of sessions or `RecorderProcessor.process_frame`."""
     async with AsyncExitStack() as stack:
         root = Path(stack.enter_context(ours.folder()))
         recorder = await stack.enter_async_context(
@@ -159,11 +159,12 @@ async def own(s3: dict[str, str], count: int, seconds: float, through: str) -> F
         async def start_session(_: int) -> Frame:
             zero = time.monotonic()
             call = await recorder.start(on_event=lambda event: uploaded(event, zero))
-            write = call.write
+            write_user = call.writer("user", USER_RATE).write
+            write_bot = call.writer("bot", RATE).write
 
             async def frame(number: int) -> None:
-                write("user", _USER_PCM[number], USER_RATE)
-                write("bot", _BOT_PCM[number], RATE)
+                write_user(_USER_PCM[number])
+                write_bot(_BOT_PCM[number])
 
             return frame
 
@@ -241,7 +242,7 @@ async def _of_size(plan: Plan, many: int) -> list[Row]:
         f"{CORE * scale:g} % ({CORE:g} % at 1,000)",
         ours_now["cpu_percent"] <= CORE * scale,
         note=f"whole process; of it the bot's thread {ours_now['loop_thread_percent']:.0f} % "
-        f"(theirs {shared['loop_thread_percent']:.0f} %); by Session.write "
+        f"(theirs {shared['loop_thread_percent']:.0f} %); by the session API "
         f"{found['session']['cpu_percent']:.0f} %",
     )
     return [lag, cpu]
@@ -261,7 +262,7 @@ async def _largest(plan: Plan) -> Row:
         found["ours"].largest >= MOST_CALLS,
         note=f"lag p99 under {P99_MS:g} ms, none over {MAX_MS:g} ms, no chunk late, in "
         f"{plan.fleet_seconds:g} s, found to within {sweep.CLOSE - 1:.0%}; by process_frame "
-        f"{sizes['ours']}, by Session.write {sizes['session']}; theirs with a shared client "
+        f"{sizes['ours']}, by the session API {sizes['session']}; theirs with a shared client "
         f"{sizes['shared']}, with one for each chunk {sizes['naive']}",
         details={kind: {"largest": one.largest, "tried": one.tried} for kind, one in found.items()},
         more_is_better=True,

@@ -39,7 +39,7 @@ with warnings.catch_warnings():
 
 from recorder import VirtualClock
 
-SECONDS = 300
+SECONDS = 900
 USER_RATE = 16_000
 _BURST = 2
 
