@@ -167,8 +167,8 @@ async def rows(plan: Plan) -> list[Row]:
         f"{HOLD_MS:g} ms",
         ours_now <= HOLD_MS,
         note="RecorderProcessor, by the clock: what the machine does besides is in it, for the "
-        f"same loop with nothing recorded {machine:.1f} ms, median of {len(found['bare'])}; by the thread's own CPU "
-        f"{middle(found['ours'], 'hold_cpu_ms'):.1f} ms (theirs "
+        f"same loop with nothing recorded {machine:.1f} ms, median of {len(found['bare'])}; by the "
+        f"thread's own CPU {middle(found['ours'], 'hold_cpu_ms'):.1f} ms (theirs "
         f"{middle(found['theirs'], 'hold_cpu_ms'):.0f}); theirs keeps all to the end, as by "
         f"default; in 30 s blocks: {middle(found['chunks'], 'hold_ms'):.1f} ms",
         details={"runs": found},

@@ -31,13 +31,13 @@ MEMORY_MIB = 256.0
 
 
 async def spool(s3: dict[str, str], root: str, count: int) -> Figures:
-    """Leave recordings in a spool: the store takes nothing."""
+    """Leave recordings in a spool: the store never answers."""
     clock = VirtualClock()
     folder = Path(root)
     recorder = Recorder(
         ours.settings(folder, s3),
         clock=clock,
-        store=ours.refusing(folder),
+        store=ours.silent(folder),
         require_store=False,
         recover=False,
     )
