@@ -41,7 +41,7 @@ RESERVE = "reserve"
 CHECKPOINT_BYTES = 64 * 1024
 """What the reserve has beyond a chunk: it is free again when the checkpoint is written."""
 
-BLOCK_SAMPLES = 1 << 17
+BLOCK_SAMPLES = 1 << 16
 """So many are rendered and written at a time: what is in the processor's cache costs less."""
 
 MOST_SPARES = 3
