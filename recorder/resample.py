@@ -33,7 +33,7 @@ about 100 of them; beyond its reach more changes nothing, and costs what it is l
 _QUALITY = "HQ"  # 20 bits: its noise is below a 16-bit sample's
 _CACHED_BLOCKS = 2
 
-_TOGETHER = 12
+_TOGETHER = 8
 """Blocks that are resampled in one call, as its channels: setting up the filter is done once."""
 
 _KEPT_BYTES = 2 << 20
