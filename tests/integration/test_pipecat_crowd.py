@@ -170,4 +170,7 @@ async def test_more_participants_than_there_are_tracks_for(settings: Settings) -
         assert sounding(outputs[f"{by_participant[user_id]}.wav"][:, 0]) == pcm
     assert sounding(outputs["others.wav"][:, 0]) == late
     assert "id-16" not in by_participant
+    latest = recorder._latest
+    assert latest is not None
+    assert len(latest._ears) == 16  # there is no end to ids that strangers can make up
     assert recorder.errors == 0

@@ -34,7 +34,7 @@ class Step(NamedTuple):
     at: float | None = None
     seconds: float = 0.02
     times: int = 1
-    mutable: bool = False
+    kind: type[Any] = bytes
 
 
 frames = st.builds(
@@ -47,7 +47,7 @@ frames = st.builds(
     st.sampled_from([None, None, 0.0, -0.02, 0.5, -2000.0, -4000.0, 5000.0]),
     st.just(0.02),
     st.integers(1, 20),
-    st.booleans(),
+    st.sampled_from([bytes, bytes, bytearray, memoryview]),
 )
 others = st.one_of(
     st.sampled_from(
@@ -107,10 +107,9 @@ class Twin:
                 getattr(session, what)()
 
     def _frame(self, step: Step) -> None:
-        pcm: bytes | bytearray = bytes(range(256)) * (step.length // 256 + 1)
-        pcm = pcm[: step.length]
-        if step.mutable:
-            pcm = bytearray(pcm)
+        pcm = step.kind((bytes(range(256)) * (step.length // 256 + 1))[: step.length])
+        if step.kind is memoryview and not step.length % 2:
+            pcm = pcm.cast("h")  # its length is in samples
         at = None if step.at is None else self.clock.monotonic() + step.at
         form = step.track, step.sample_rate, step.channels
         try:
@@ -142,7 +141,7 @@ class Twin:
         }
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=400)
 @given(steps, st.sampled_from([1, 2, 3, 100]))
 def test_writers_accept_what_the_session_accepts(steps: list[Step], segments: int) -> None:
     with TemporaryDirectory() as folder:

@@ -291,6 +291,20 @@ async def test_a_push_of_ones_own_is_used() -> None:
     assert [one[0] for one in seen] == ["processed", "taken", "own"]
 
 
+async def test_a_way_of_processing_of_ones_own_is_used() -> None:
+    seen: Seen = []
+
+    class Own(Taking):
+        async def process_frame(self, frame: Frame, direction: FrameDirection) -> None:
+            seen.append(("own", str(frame)))
+            await super().process_frame(frame, direction)
+
+    row = Row(Own(seen), seen)
+    await row.start()
+    await row.processor.queue_frame(frames()[0])
+    assert [one[0] for one in seen] == ["own", "processed", "taken", "pushed", "behind"]
+
+
 async def test_a_push_that_was_put_in_place_is_used() -> None:
     seen: Seen = []
     processor = Taking(seen)
