@@ -154,3 +154,17 @@ def test_writers_accept_what_the_session_accepts(steps: list[Step], segments: in
                 twin.do(step)
         told = [twin.told() for twin in twins]
     assert told[0] == told[1]
+
+
+def test_tracks_go_on_by_turns_when_a_segment_is_full(tmp_path: Path) -> None:
+    user, bot = Step("frame"), Step("frame", "bot", 24_000, length=960)
+    for name in ("session", "writers"):
+        twin = Twin(tmp_path / name, 100 * SEGMENT_BYTES, by_writers=name == "writers")
+        for _ in range(2000):
+            twin.do(user)
+            twin.do(bot)
+        told = twin.told()
+        assert told["counts"] == (4000, 0, 0)
+        audio = [record for record, _ in told["records"] if record.channels]
+        assert [record.length for record in audio] == [640, 960] * 2000
+        assert len({record.segment for record in audio}) > 2
