@@ -132,7 +132,7 @@ class SessionBackstage:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        await self._engine.in_thread(self._release)
+        await self._sealing.close(self._release)
 
     def hurry(self) -> None:
         """Have `close` wait no longer."""

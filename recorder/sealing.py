@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from recorder.chunk_reader import Planes, joined
 from recorder.chunks import Chunk
 from recorder.delivery import Delivery
-from recorder.engine import Engine
+from recorder.engine import Engine, RecorderClosed
 from recorder.records import Record
 from recorder.sealer import Sealer
 from uploader.store import Body
@@ -28,6 +28,7 @@ class Sealing:
         self._delivery = delivery
         self._engine = engine
         self._lock = asyncio.Lock()
+        self._closed = False
 
     async def seal(
         self, now_ns: int, *, final: bool = False, rest: Sequence[tuple[Record, object]] = ()
@@ -41,9 +42,12 @@ class Sealing:
 
         Raises:
             SpoolFull: No room for a chunk; the next call tries again.
+            RecorderClosed: The spool is not this process's any more.
         """
         before = len(self._sealer.sealed)
         async with self._lock:
+            if self._closed:
+                raise RecorderClosed("the recorder was closed")
             try:
                 await self._engine.in_thread(
                     lambda: self._sealer.step(now_ns, final=final, rest=rest)
@@ -52,9 +56,17 @@ class Sealing:
                 if final or len(self._sealer.sealed) > before:
                     self._delivery.wake()
 
+    async def close(self, release: Callable[[], None]) -> None:
+        """Seal no more, and let go of the spool: not before whoever is at it has done his step."""
+        async with self._lock:
+            self._closed = True
+            await self._engine.in_thread(release)
+
     async def open_chunk(self, now_ns: int, samples: int) -> tuple[Chunk, Body] | None:
         """Return what the open chunk will begin with; see `Sealer.open_chunk`."""
         async with self._lock:
+            if self._closed:
+                return None
             return await self._engine.in_thread(lambda: self._sealer.open_chunk(now_ns, samples))
 
     async def settled(self, now_ns: int) -> int:

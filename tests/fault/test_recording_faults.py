@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import gc
 import json
+import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,8 +17,10 @@ from faulty_store import FaultyStore, refusal, reset
 from loguru import logger
 
 from recorder import Recorder, Session, Settings, State, VirtualClock
+from recorder.engine import RecorderClosed
 from recorder.events import CaptureFailed, Event, RecordingEnded, UploadFailed
 from recorder.quota import SpoolFull
+from recorder.sealer import Sealer
 from recorder.spool import RecordingExists
 from uploader.errors import AccessDenied, NoSuchBucket, NoSuchUpload, TransientError, Unsupported
 from uploader.local import LocalStore
@@ -612,3 +616,53 @@ async def test_a_close_while_a_part_does_not_get_through_makes_no_noise(
         await recorder.close(wait_seconds=0)
     gc.collect()
     assert "never retrieved" not in caplog.text
+
+
+async def test_a_close_waits_for_who_is_sealing(
+    make: Make, store: FaultyStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A flush is the caller's, and goes on when he is not there any more."""
+    clock, seen = VirtualClock(), list[str]()
+    sealing, step, close = threading.Event(), Sealer.step, Sealer.close
+
+    def slow_step(sealer: Sealer, *arguments: Any, **options: Any) -> Any:
+        sealing.set()
+        time.sleep(0.2)  # what a close must not use
+        chunks = step(sealer, *arguments, **options)
+        seen.append("sealed")
+        return chunks
+
+    def noted_close(sealer: Sealer) -> None:
+        seen.append("closed")
+        close(sealer)
+
+    monkeypatch.setattr(Sealer, "step", slow_step)
+    monkeypatch.setattr(Sealer, "close", noted_close)
+    async with Recorder(make(), clock=clock, store=store) as recorder:
+        call = await recorder.start("call")
+        speak(call, clock, 0, 5)
+        flushing = asyncio.ensure_future(call.flush())
+        await asyncio.to_thread(sealing.wait)
+        await recorder.close(wait_seconds=0)
+        assert seen[:2] == ["sealed", "closed"]
+        assert seen.count("sealed") == 1
+    with pytest.raises(RecorderClosed):
+        await flushing
+
+
+async def test_nothing_is_sealed_in_a_spool_that_was_let_go(
+    make: Make, store: FaultyStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = VirtualClock()
+    async with Recorder(make(), clock=clock, store=store) as recorder:
+        call = await recorder.start("call")
+        speak(call, clock, 0, 5)
+        backstage: Any = call._backstage
+        await recorder._engine.run(backstage._sealing.close(lambda: None))
+        monkeypatch.setattr(Sealer, "step", pytest.fail)
+        monkeypatch.setattr(Sealer, "open_chunk", pytest.fail)
+        with pytest.raises(RecorderClosed):
+            await call.flush()
+        assert await recorder._engine.run(backstage._sealing.open_chunk(0, 1)) is None
+        monkeypatch.undo()
+        await recorder.close(wait_seconds=0)
