@@ -558,7 +558,12 @@ class Session:
         return await self._backstage.finish(wait_seconds)
 
     async def flush(self) -> None:
-        """Seal every chunk that is due by now and wait until it is delivered, or has failed."""
+        """Seal every chunk that is due by now and wait until it is delivered, or has failed.
+
+        Raises:
+            RecorderClosed: The recorder was closed meanwhile; what is left is in the spool.
+            SpoolFull: No room for a chunk; the next call tries again.
+        """
         await self._backstage.flush()
 
     async def sealed(self) -> int:
