@@ -264,14 +264,22 @@ class EmbeddedS3:
             return ports
 
     async def _ready(self) -> None:
-        """Wait until an object can be stored: an open port does not yet mean that."""
+        """Wait until objects can be stored and read: an open port does not yet mean that.
+
+        A busy server takes new objects some seconds before it finds those of an earlier start.
+        """
         deadline = time.monotonic() + _START_SECONDS
         async with self.store() as store:
             while True:
                 try:
                     with contextlib.suppress(Conflict):  # made at an earlier start
                         await store.create_bucket()
-                    await store.put(".ready", b"")
+                    async for info in store.list_objects():
+                        if info.size:
+                            await store.get(info.key, end=1)
+                            break
+                    await store.put(".ready", b"ready")
+                    await store.get(".ready")
                     await store.delete(".ready")
                 except StoreError as error:
                     if self._process is None or self._process.poll() is not None:

@@ -14,7 +14,8 @@ import pytest
 
 from recorder import embedded
 from recorder.embedded import EmbeddedS3, EmbeddedServerError
-from uploader.errors import AccessDenied, TransientError
+from uploader.errors import AccessDenied, Conflict, TransientError
+from uploader.local import LocalStore
 from uploader.s3 import S3Store
 
 PROJECT = Path(__file__).parent.parent.parent
@@ -101,6 +102,43 @@ async def test_a_later_server_serves_what_an_earlier_one_stored(tmp_path: Path) 
                 await stranger.get("object")
         assert secret not in server.log_path.read_text()
         server.kill()
+
+
+class SlowlyReady(LocalStore):
+    """Stores at once, and finds what an earlier start stored only after some requests."""
+
+    def __init__(self, root: Path) -> None:
+        super().__init__(root)
+        self.asked: list[str] = []
+
+    async def create_bucket(self) -> None:
+        raise Conflict("the bucket is there", op="create_bucket")
+
+    async def get(self, key: str, *, start: int = 0, end: int | None = None) -> bytes:
+        self.asked.append(key)
+        if key == "stored" and self.asked.count(key) < 3:
+            raise TransientError("try again", op="get")
+        return await super().get(key, start=start, end=end)
+
+
+async def test_it_is_not_ready_before_it_finds_what_an_earlier_one_stored(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = tmp_path / "weed"
+    program.write_text("#!/bin/sh\nexec sleep 60\n")
+    program.chmod(0o755)
+    store = SlowlyReady(tmp_path / "bucket")
+    async with store:
+        await store.put("empty", b"")
+        await store.put("stored", b"bytes")
+    monkeypatch.setattr(embedded, "find_weed", lambda: program)
+    monkeypatch.setattr(embedded, "_POLL_SECONDS", 0)
+    monkeypatch.setattr(EmbeddedS3, "store", lambda _: store)
+    server = EmbeddedS3(tmp_path / "data", bucket="calls")
+    await server.start()
+    server.kill()
+    assert store.asked == ["stored", "stored", "stored", ".ready"]
+    assert [info.key async for info in store.list_objects()] == ["empty", "stored"]
 
 
 async def test_several_run_at_a_time(tmp_path: Path, seaweed: EmbeddedS3) -> None:
