@@ -50,14 +50,13 @@ class Lane:
     """One track's way into the journal, with all worked out that is the same for many frames.
 
     Attributes:
-        sample_rate: Hz, of the frames it takes; the very object the caller passed.
-        channels: Of them.
+        channels: Of the frames it takes.
         length: Bytes of each.
         offset: Where the next one goes.
         open_until: Up to where frames of this form can be put without further ado; 0 if nowhere.
         form: Their headers' form, see `recorder.journal_format.form`.
         check: Their headers' check, likewise.
-        owner: Who is the only one to write frames of this form, if somebody is.
+        owner: Who may write frames of this form; nobody else does.
     """
 
     __slots__ = (
@@ -71,59 +70,30 @@ class Lane:
         "offset",
         "open_until",
         "owner",
-        "sample_rate",
     )
 
     def __init__(self, writer: JournalWriter, track: int) -> None:
         self._writer = writer
         self._track = track
         self._end = 0
-        self.sample_rate = self.channels = self.length = 0
+        self.channels = self.length = 0
         self.offset = self.open_until = 0
         self.form = self.check = 0
         self.owner: object = None
 
     def fit(self, sample_rate: int, channels: int, length: int) -> None:
         """Take frames of this form from now on."""
-        self.sample_rate, self.channels, self.length = sample_rate, channels, length
+        self.channels, self.length = channels, length
         self.form = form(Kind.AUDIO, self._track, sample_rate, channels)
         self.check = check(self.form, length, self._writer.number)
         self.open_until = self._end
         self.owner = None
-
-    def shut(self) -> None:
-        """Take no frames, until `fit`."""
-        self.open_until = 0
 
     def resize(self, length: int) -> bool:
         """Take frames of another length from now on, if they are of whole samples."""
         if not length or length % (2 * self.channels):
             return False
         self.length, self.check = length, check(self.form, length, self._writer.number)
-        return True
-
-    def append(self, pcm: bytes, at_ns: int, written_ns: int) -> bool:
-        """Copy one frame into the journal, if there is room for it without further ado.
-
-        Args:
-            pcm: Of the form last given to `fit`.
-            at_ns: See `JournalWriter.append`.
-            written_ns: Likewise.
-
-        Returns:
-            Whether it was: if not, `JournalWriter.append` makes room.
-        """
-        writer = self._writer
-        slot, offset = writer.slot, self.offset
-        end = offset + self.length
-        if end > self.open_until or slot > LAST_AUDIO_SLOT:
-            return False
-        view = writer.view
-        view[offset:end] = pcm
-        # The commit word is the header's last field, so it is stored after all the rest.
-        _pack(view, slot, at_ns, written_ns, 0, self.form, self.length, self.check | offset)
-        self.offset = end
-        writer.slot = slot + HEADER_BYTES
         return True
 
     def room(self, length: int) -> int:
@@ -228,6 +198,11 @@ class JournalWriter:
         if lane is None:
             lane = self._lanes[track] = Lane(self, track)
         return lane
+
+    def shut_lanes(self) -> None:
+        """Have every frame looked at, until one of its track is accepted as usual."""
+        for lane in self._lanes.values():
+            lane.open_until = 0
 
     def make_room(self, payload_bytes: int) -> None:
         """See to it that an audio record of this size, and marks before it, can follow.

@@ -74,12 +74,16 @@ class OpenChunk:
         return math.inf if end <= self._until else end / plan.sample_rate + plan.hold_back_seconds
 
     async def send(self, render: Callable[[int], Awaitable[tuple[Chunk, Body] | None]]) -> None:
-        """Send it, if it is settled; where that fails, the chunk itself is the next try.
+        """Send it, if it is due and settled; where that fails, the chunk itself is the next try.
+
+        Who asked before may have sent it meanwhile, or be at it.
 
         Args:
             render: Returns so many samples of the open chunk, and their file's bytes; None where
                 they are not settled, or the chunk is due itself.
         """
+        if not self.due():
+            return
         plan, budget = self._account.plan, self._account.context.budget
         half = plan.chunk_samples // 2
         self.idle.clear()

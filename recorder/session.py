@@ -15,7 +15,7 @@ from loguru import logger
 
 from recorder import events
 from recorder.encodings import ENCODINGS, Encoding, decoded
-from recorder.journal import JournalWriter, Lane
+from recorder.journal import JournalWriter
 from recorder.journal_format import MAX_PAYLOAD
 from recorder.names import InvalidName, check_participant, check_track
 from recorder.quota import SpoolFull
@@ -130,7 +130,7 @@ class Session:
         self._paused = False
         self._tracks: dict[str, int] = {}
         self._formats: set[tuple[int, int]] = set()
-        self._lanes: dict[str, Lane] = {}
+        self._writers: dict[str, TrackWriter] = {}
         self._lost: dict[str, _Lost] = {}
         self._partial: dict[str, tuple[int, int, bytes]] = {}
         self._cut_off: set[str] = set()
@@ -162,26 +162,23 @@ class Session:
         self._check_format(sample_rate, num_channels)
         if track not in self._tracks:
             self._check_track(track)
-        return TrackWriter(
-            track,
-            sample_rate,
-            num_channels,
-            self._journal,
-            self._lock,
-            self._monotonic,
-            self.zero,
-            self._write_for,
-        )
+        return self._writer(track, sample_rate, num_channels)
 
-    def _write_for(
-        self, writer: TrackWriter, pcm: bytes | bytearray | memoryview, at: float | None
-    ) -> None:
-        track, sample_rate, channels = writer.track, writer.sample_rate, writer.num_channels
-        self.write(track, pcm, sample_rate, channels, at)
-        with self._lock:
-            lane = self._lanes.get(track)
-            if lane is not None and (lane.sample_rate, lane.channels) == (sample_rate, channels):
-                writer.use(lane)
+    def _writer(self, track: str, sample_rate: int, channels: int) -> TrackWriter:
+        """Return the writer in use, if it is for such frames, or a new one."""
+        writer = self._writers.get(track)
+        if writer is None or (writer.sample_rate, writer.num_channels) != (sample_rate, channels):
+            writer = TrackWriter(
+                track,
+                sample_rate,
+                channels,
+                self._journal,
+                self._lock,
+                self._monotonic,
+                self.zero,
+                self._take,
+            )
+        return writer
 
     def write(
         self,
@@ -222,35 +219,31 @@ class Session:
                 now, or `pts` that is no time.
             InvalidName: A track name that is not allowed, or one too many.
         """
-        lock = self._lock
-        lock.acquire()  # this way, it takes half as long as `with`
-        try:
-            lane = self._lanes.get(track)  # there is none where anything is out of the ordinary
-            if (
-                lane is not None
-                and (sample_rate is lane.sample_rate or _same(sample_rate, lane.sample_rate))
-                and num_channels is lane.channels
-                and type(pcm) is bytes
-                and pts is None
-                and (encoding is _PCM16 or encoding == _PCM16)
-                and (len(pcm) == lane.length or lane.resize(len(pcm)))
-            ):
-                now, journal = self._monotonic(), self._journal
-                written = int((now - self.zero) * _NS)
-                if written < journal.last_ns:
-                    written = journal.last_ns
-                if at is None:
-                    accepted = lane.append(pcm, written, written)
-                elif -MAX_AHEAD_SECONDS <= at - now <= MAX_AHEAD_SECONDS:
-                    accepted = lane.append(pcm, int((at - self.zero) * _NS), written)
-                else:
-                    accepted = False
-                if accepted:
-                    journal.last_ns = written
-                    journal.frames += 1
-                    return
-        finally:
-            lock.release()
+        writer = self._writers.get(track)
+        if (
+            writer is not None
+            and (sample_rate is writer.sample_rate or _same(sample_rate, writer.sample_rate))
+            and num_channels is writer.num_channels
+            and pts is None
+            and (encoding is _PCM16 or encoding == _PCM16)
+        ):
+            writer.write(pcm, at)
+        else:
+            self._take(track, pcm, sample_rate, num_channels, at, pts=pts, encoding=encoding)
+
+    def _take(
+        self,
+        track: str,
+        pcm: bytes | bytearray | memoryview,
+        sample_rate: int,
+        num_channels: int,
+        at: float | None,
+        *,
+        pts: float | None = None,
+        encoding: Encoding = _PCM16,
+        writer: TrackWriter | None = None,
+    ) -> None:
+        """Accept any frame, and have a writer take those like it, `writer` if it is for them."""
         data = pcm if type(pcm) is bytes else memoryview(pcm).cast("B")
         # 16000.0 equals 16000 and would be found in the set, but the journal holds whole numbers.
         whole = type(sample_rate) is int and type(num_channels) is int
@@ -287,9 +280,12 @@ class Session:
                 written,
                 None if pts is None else int(pts * NS),
             )
-            if len(data) and not self._lost and not self._partial and now >= self._catch_up_until:
-                self._lanes[track] = lane = self._journal.lane(self._tracks[track])
+            ordinary = len(data) and pts is None and not self._lost and not self._partial
+            if ordinary and now >= self._catch_up_until:
+                lane = self._journal.lane(self._tracks[track])
                 lane.fit(sample_rate, num_channels, len(data))
+                self._writers[track] = writer or self._writer(track, sample_rate, num_channels)
+                self._writers[track].use(lane)
 
     def _accept(
         self,
@@ -330,12 +326,6 @@ class Session:
             start = at_ns - (length - done) // width * NS // sample_rate
             self._refuse(track, start, written, error)
 
-    def _shut_lanes(self) -> None:
-        """Have every frame looked at, until one of its track is accepted as usual."""
-        for lane in self._lanes.values():
-            lane.shut()
-        self._lanes.clear()
-
     def _whole_samples(
         self, track: str, data: bytes | memoryview, sample_rate: int, num_channels: int
     ) -> bytes | memoryview:
@@ -352,13 +342,13 @@ class Session:
                         track,
                     )
                 self._partial[track] = sample_rate, num_channels, bytes(data[-rest:])
-                self._shut_lanes()
+                self._journal.shut_lanes()
                 data = data[:-rest]
         return data
 
     def _refuse(self, track: str, start_ns: int, written: int, error: SpoolFull) -> None:
         self.refused += 1
-        self._shut_lanes()
+        self._journal.shut_lanes()
         lost = self._lost.get(track)
         if lost is None:
             self._lost[track] = lost = _Lost(start_ns, str(error))
@@ -408,7 +398,7 @@ class Session:
         if self._mark(Kind.PAUSE, unless=self._paused):
             with self._lock:
                 self._paused = True
-                self._shut_lanes()
+                self._journal.shut_lanes()
 
     def resume(self) -> None:
         """Record again."""
@@ -522,7 +512,7 @@ class Session:
             if at is None:
                 self._catch_up_until = self.zero
             self._ended = True
-            self._shut_lanes()
+            self._journal.shut_lanes()
             written = self._written_now(None if at is None else int((at - self.zero) * NS))
             rest: list[tuple[Record, object]] = []
             marks = [

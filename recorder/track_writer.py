@@ -21,7 +21,14 @@ class Otherwise(Protocol):
     """The way that is open to every frame."""
 
     def __call__(
-        self, writer: TrackWriter, pcm: bytes | bytearray | memoryview, at: float | None, /
+        self,
+        track: str,
+        pcm: bytes | bytearray | memoryview,
+        sample_rate: int,
+        num_channels: int,
+        at: float | None,
+        *,
+        writer: TrackWriter,
     ) -> None:
         """Accept a frame, and have `writer` use the track's lane if it may."""
 
@@ -30,7 +37,7 @@ class TrackWriter:
     """Takes one track's frames of one rate and channel count; made by `Session.writer`.
 
     Nearly every frame is like the one before it. What is the same for all is worked out once; the
-    others are left to `Session.write`, so that both take the same frames and do the same.
+    others are left to the session.
 
     Attributes:
         track: Whose audio.
@@ -117,7 +124,7 @@ class TrackWriter:
                     return
         finally:
             lock.release()
-        self._otherwise(self, pcm, at)
+        self._otherwise(self.track, pcm, self.sample_rate, self.num_channels, at, writer=self)
 
     def use(self, lane: Lane) -> None:
         """Take the way into the journal that is ready for the frames it takes."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import shutil
+from collections.abc import Awaitable
 from pathlib import Path
 from typing import Any
 
@@ -133,6 +134,27 @@ async def test_it_is_sent_once_a_chunk_and_gone_in_the_end(world: World) -> None
     await recorder.close()
     assert not leftovers(world.folder)
     np.testing.assert_array_equal(samples(world.folder), VOICE[: 6 * RATE + HALF])
+
+
+async def test_it_is_sent_once_when_both_the_timer_and_a_flush_find_it_due(world: World) -> None:
+    recorder = world.recorder()
+    await recorder.__aenter__()
+    call = await recorder.start("call")
+    await call.flush()
+    speak(call, world.clock, 0, 2.5)
+    backstage: Any = call._backstage
+    send = backstage._send_open_chunk
+    await recorder.engine.run(asyncio.wait_for(gathered(send(call), send(call)), 20))
+    await call.flush()
+    sent = [key for op, key, _ in world.store.log if op == "put" and key.endswith("open.wav")]
+    assert len(sent) == 1
+    await call.stop()
+    await recorder.close()
+    assert not leftovers(world.folder)
+
+
+async def gathered(*steps: Awaitable[None]) -> None:
+    await asyncio.gather(*steps)
 
 
 @pytest.mark.parametrize("lost", [False, True])

@@ -1,4 +1,4 @@
-"""`TrackWriter.write` does what `Session.write` does, whatever comes before, between and after."""
+"""The short way into the journal does what the long one does, whatever comes before and after."""
 
 from __future__ import annotations
 
@@ -21,6 +21,8 @@ from uploader.errors import BotRecorderError
 
 RATES = (8_000, 16_000, 24_000)
 ZERO = 1000.0
+WAYS = ("one by one", "session", "writers")
+"""Every frame looked at; `Session.write`, by itself; the writers of each form."""
 
 
 class Step(NamedTuple):
@@ -68,7 +70,7 @@ class Idle:
 class Twin:
     """A recording without anything behind it."""
 
-    def __init__(self, folder: Path, room: int, *, by_writers: bool) -> None:
+    def __init__(self, folder: Path, room: int, way: str) -> None:
         folder.mkdir()
         self.folder = folder
         self.clock = VirtualClock(ZERO)
@@ -84,7 +86,7 @@ class Twin:
             cast("Backstage", self.idle),
             lambda event: self.errors.append(type(event).__name__),
         )
-        self._by_writers = by_writers
+        self._way = way
         self._writers: dict[tuple[str, int, int], TrackWriter] = {}
 
     def do(self, step: Step) -> None:
@@ -96,7 +98,7 @@ class Twin:
                     self._frame(step)
             case "written_otherwise":
                 self.clock.advance(step.seconds)
-                session.write("user", bytes(320), step.sample_rate)
+                self._write("user", bytes(320), step.sample_rate, 1, None)
             case "wait":
                 self.clock.advance(step.seconds)
             case "interrupt" | "start_turn" | "end_turn":
@@ -113,14 +115,20 @@ class Twin:
         at = None if step.at is None else self.clock.monotonic() + step.at
         form = step.track, step.sample_rate, step.channels
         try:
-            if self._by_writers:
+            if self._way == "writers":
                 if form not in self._writers:
                     self._writers[form] = self.session.writer(*form)
                 self._writers[form].write(pcm, at)
             else:
-                self.session.write(step.track, pcm, step.sample_rate, step.channels, at)
+                self._write(step.track, pcm, step.sample_rate, step.channels, at)
         except BotRecorderError as error:
             self.errors.append(str(error))
+
+    def _write(self, *frame: Any) -> None:
+        if self._way == "one by one":
+            self.session._take(*frame)
+        else:
+            self.session.write(*frame)
 
     def told(self) -> dict[str, Any]:
         """Everything that can be seen of it."""
@@ -143,23 +151,21 @@ class Twin:
 
 @settings(deadline=None, max_examples=400)
 @given(steps, st.sampled_from([1, 2, 3, 100]))
-def test_writers_accept_what_the_session_accepts(steps: list[Step], segments: int) -> None:
+def test_all_ways_accept_the_same(steps: list[Step], segments: int) -> None:
     with TemporaryDirectory() as folder:
-        twins = [
-            Twin(Path(folder) / name, segments * SEGMENT_BYTES, by_writers=name == "writers")
-            for name in ("session", "writers")
-        ]
+        twins = [Twin(Path(folder) / way, segments * SEGMENT_BYTES, way) for way in WAYS]
         for step in steps:
             for twin in twins:
                 twin.do(step)
         told = [twin.told() for twin in twins]
     assert told[0] == told[1]
+    assert told[0] == told[2]
 
 
 def test_tracks_go_on_by_turns_when_a_segment_is_full(tmp_path: Path) -> None:
     user, bot = Step("frame"), Step("frame", "bot", 24_000, length=960)
-    for name in ("session", "writers"):
-        twin = Twin(tmp_path / name, 100 * SEGMENT_BYTES, by_writers=name == "writers")
+    for way in WAYS:
+        twin = Twin(tmp_path / way, 100 * SEGMENT_BYTES, way)
         for _ in range(2000):
             twin.do(user)
             twin.do(bot)
@@ -168,3 +174,28 @@ def test_tracks_go_on_by_turns_when_a_segment_is_full(tmp_path: Path) -> None:
         audio = [record for record, _ in told["records"] if record.channels]
         assert [record.length for record in audio] == [640, 960] * 2000
         assert len({record.segment for record in audio}) > 2
+
+
+def test_frames_of_one_form_take_the_short_way_whoever_writes_them(tmp_path: Path) -> None:
+    """The session's own writer is the one that is handed out."""
+    twin = Twin(tmp_path / "session", 100 * SEGMENT_BYTES, "session")
+    session = twin.session
+    session.write("user", bytes(640), 16_000)
+    writer = session.writer("user", 16_000)
+    assert session.writer("user", 16_000) is writer
+    taken: list[str] = []
+    long_way = session._take
+    writer._otherwise = lambda *args, **kwargs: (taken.append(args[0]), long_way(*args, **kwargs))  # type: ignore[func-returns-value]
+    for _ in range(20):
+        session.write("user", bytes(640), 16_000)
+        writer.write(bytes(640))
+    assert not taken
+    session.pause()
+    session.write("user", bytes(640), 16_000)
+    assert taken == ["user"]
+    assert (session.frames, session.ignored) == (41, 1)
+    session.resume()
+    session.write("user", bytes(640), 16_000)
+    session.write("user", bytes(640), 16_000)
+    assert taken == ["user", "user"]
+    session.end()

@@ -26,6 +26,8 @@ from recorder.journal_format import (
 )
 from recorder.journal_reader import JournalReader
 from recorder.quota import SpoolFull, SpoolQuota
+from recorder.track_writer import TrackWriter
+from uploader.clock import VirtualClock
 
 PLENTY = 1 << 30
 
@@ -162,28 +164,55 @@ def test_a_reader_goes_on_where_another_was(folder: Path) -> None:
     reader.close()
 
 
-def test_a_lane_takes_what_is_sure_to_fit_and_no_more(folder: Path) -> None:
-    writer = JournalWriter(folder, SpoolQuota(PLENTY))
-    lane = writer.lane(0)
-    lane.fit(16000, 2, 640)
+def test_a_track_writer_takes_what_is_sure_to_fit_and_no_more(folder: Path) -> None:
+    journal, clock = JournalWriter(folder, SpoolQuota(PLENTY)), VirtualClock(0.0)
+    left: list[bytes] = []
+
+    def otherwise(
+        track: str,
+        pcm: bytes | bytearray | memoryview,
+        rate: int,
+        channels: int,
+        at: float | None,
+        *,
+        writer: TrackWriter,
+    ) -> None:
+        assert at is not None
+        left.append(bytes(pcm))
+        now = int(clock.monotonic() * 1e9)
+        journal.append(Kind.AUDIO, 0, int(at * 1e9), now, bytes(pcm), rate, channels)
+        journal.frames += 1
+        lane = journal.lane(0)
+        lane.fit(rate, channels, len(bytes(pcm)))
+        writer.use(lane)
+
+    writer = TrackWriter(
+        "user", 16000, 2, journal, threading.Lock(), clock.monotonic, 0.0, otherwise
+    )
     payloads = []
     for index in range(5000):
-        payload = index.to_bytes(2, "little") * 320
-        payloads.append(payload)
-        if not lane.append(payload, index, index + 1):
-            writer.append(Kind.AUDIO, 0, index, index + 1, payload, 16000, 2)
+        clock.advance(0.25)
+        payloads.append(index.to_bytes(2, "little") * 320)
+        writer.write(payloads[-1], clock.monotonic() - 0.125)
         if index % 1000 == 0:
-            writer.append(Kind.CLEAR, 0, index, index)
+            journal.append(Kind.CLEAR, 0, index, index)
     reader = JournalReader(folder)
     assert [one for one in read_payloads(reader) if one] == payloads
     records = [one for one in JournalReader(folder).read() if one.kind is Kind.AUDIO]
     assert {(one.track, one.sample_rate, one.channels, one.length) for one in records} == {
         (0, 16000, 2, 640)
     }
-    assert [(one.at_ns, one.written_ns) for one in records] == [(i, i + 1) for i in range(5000)]
-    assert len({one.segment for one in records}) > 2
-    writer.close()
-    assert not lane.append(payloads[0], 0, 0)
+    assert [one.written_ns for one in records] == [(i + 1) * 250_000_000 for i in range(5000)]
+    assert {one.written_ns - one.at_ns for one in records} == {125_000_000}
+    segments = len({one.segment for one in records})
+    assert segments > 2
+    assert journal.frames == 5000
+    assert len(left) <= 5000 * 640 / EXTENT_BYTES + 3 * segments, "the first of each extent"
+    journal.close()
+    left.clear()
+    writer._otherwise = lambda track, pcm, *_, **__: left.append(bytes(pcm))
+    writer.write(payloads[0], clock.monotonic())
+    assert left == payloads[:1]
     reader.close()
 
 
