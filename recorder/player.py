@@ -18,8 +18,9 @@ from typing import BinaryIO
 import numpy as np
 
 from recorder.containers.wav import InvalidWav, WavInfo, parse_header
+from recorder.frame_limits import MAX_CHANNELS, MAX_RATE, MIN_RATE
 from recorder.names import shown
-from recorder.session import MAX_CHANNELS, MAX_RATE, MIN_RATE, Session
+from recorder.session import Session
 from recorder.speakers import Track
 from uploader.clock import VirtualClock
 from uploader.errors import BotRecorderError

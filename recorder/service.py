@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import random
 import secrets
-import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
-from datetime import UTC, timedelta
+from datetime import UTC
 from functools import partial
 from types import TracebackType
 from typing import Any, Self
@@ -18,47 +15,30 @@ from loguru import logger
 
 from recorder import shutdown
 from recorder.backstage import SessionBackstage
+from recorder.beginning import Beginning
 from recorder.closing import Closing
-from recorder.delivery import Delivery
 from recorder.depot import Depot
 from recorder.engine import Engine
-from recorder.events import Event, UploadFailed
-from recorder.journal import JournalWriter
 from recorder.names import check_metadata, check_recording_id, check_tags, new_recording_id
 from recorder.plan import Plan
 from recorder.quota import SpoolQuota
 from recorder.recovered import Outcome, Recovered
 from recorder.recovery import SpoolRecovery
 from recorder.rescue import BucketRescue
-from recorder.sealer import Sealer
 from recorder.session import Session
 from recorder.settings import Settings
 from recorder.speakers import Track, check_tracks
-from recorder.spool import RecordingExists, Spool, spool_bytes
+from recorder.spool import spool_bytes
 from recorder.starting import Emit, OnEvent, Starting, handing_over
+from recorder.store_probe import StoreProbe
 from recorder.stores import make_store
 from recorder.ticker import Ticker
 from uploader.budget import ByteBudget
 from uploader.clock import Clock, SystemClock
-from uploader.errors import BotRecorderError, StoreError, TransientError
-from uploader.manifest import KeyTaken
-from uploader.probe import Capabilities, probe
-from uploader.retry import AttemptFailed, Deadline, Retrier, RetryPolicy
+from uploader.errors import BotRecorderError
+from uploader.probe import Capabilities
+from uploader.retry import Retrier, RetryPolicy
 from uploader.store import Store
-
-TELL_AFTER_ATTEMPTS = 3
-"""Failed attempts in a row at one request before the user is told; every one is logged."""
-
-ASSUMED = Capabilities(conditional_writes=True, checksums=True, deletes=True, head=True)
-"""What is taken for granted of a store that cannot be asked yet."""
-
-MISSING = {
-    "conditional_writes": "has no conditional writes: only the recording's id guards its objects",
-    "checksums": "tells no checksum of what it holds: objects are verified by size alone",
-    "deletes": "does not allow deletes: chunk objects stay beside the outputs",
-    "head": "does not allow looking at objects: what Complete answers is believed",
-}
-"""What it means for recordings when a store lacks a capability."""
 
 LAST_SECONDS = 10.0
 """How long a drain may take beyond `drain_seconds`: what is cancelled then ends at once."""
@@ -98,8 +78,7 @@ class Recorder:
         self.settings = settings or Settings()
         self.clock: Clock = clock or SystemClock()
         self.store = store or make_store(self.settings)
-        self.store_error: BotRecorderError | None = None
-        self.capabilities = ASSUMED
+        self._probe = StoreProbe(self.store, self.settings, required=require_store)
         self._require_store = require_store
         self._engine: Engine | None = None
         self._ticker: asyncio.Task[None] | None = None
@@ -112,6 +91,16 @@ class Recorder:
         self._opening: asyncio.Task[Any] | None = None
         self._beginning: set[asyncio.Task[Any]] = set()
         self._closing: Closing | None = None
+
+    @property
+    def store_error(self) -> BotRecorderError | None:
+        """Why the store refuses, if it does."""
+        return self._probe.error
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """What the store can do; what is assumed of it, before it has answered."""
+        return self._probe.capabilities
 
     # -- life --------------------------------------------------------------------------------
 
@@ -236,7 +225,7 @@ class Recorder:
                 stale_after if bucket else None, dry_run=dry_run, patient=not wait, tell=tell
             )
             if bucket:
-                await self._asked()
+                await self._probe.certain()
                 found += await self._rescue.sweep(
                     stale_after,
                     wait=wait,
@@ -326,8 +315,7 @@ class Recorder:
         )
         # A made id cannot be taken: where refusals are no error, or the store has not answered
         # at all yet, there is nothing to wait for.
-        unheard_of = self._probing is not None and not self._probing.done()
-        at_once = recording_id is None and (unheard_of or not self._require_store)
+        at_once = recording_id is None and (self._probe.is_asking or not self._require_store)
         begin = partial(self._begin, plan, speakers, began_at, at_once=at_once)
         return Starting(lambda: self.engine, begin, on_event)
 
@@ -350,8 +338,8 @@ class Recorder:
             settings.spool_max_bytes, used, drop_oldest=settings.spool_full == "drop_oldest"
         )
         await self.store.__aenter__()
-        self._probed = asyncio.Event()
-        self._probing = asyncio.ensure_future(self._probe())
+        self._probe = StoreProbe(self.store, settings, required=self._require_store)
+        self._probing = self._probe.begin(self._retrier)
         ticker = Ticker(self._sessions, self.clock.monotonic, settings.chunk_seconds)
         self._ticker = asyncio.ensure_future(ticker.run())
         self._depot = Depot(
@@ -359,7 +347,7 @@ class Recorder:
             self.clock,
             self.engine,
             self.store,
-            self._known,
+            self._probe.known,
             self._retrier,
             self._budget,
             self._quota,
@@ -368,53 +356,11 @@ class Recorder:
         self._rescue = BucketRescue(self._depot, lambda: secrets.token_hex(8))
         if self._recover and settings.recover_seconds:
             self._recovering = asyncio.ensure_future(self._recover_in_background())
-        if not self._require_store:
-            return
-        await asyncio.wait({self._probing}, timeout=settings.start_timeout_seconds)
-        if self.store_error is not None:
-            raise self.store_error
-        if not self._probed.is_set():
-            logger.warning("{} does not answer: recording into the spool", settings.location)
-
-    async def _probe(self) -> None:
-        """Find out what the store can do, for as long as that takes."""
-        patient = Retrier(replace(self._retrier.policy, deadline_seconds=None))
-        try:
-            self.capabilities = await probe(self.store, patient, secrets.token_hex(8))
-        except StoreError as error:
-            self.store_error = error
-            if not self._require_store:  # or else it is raised
-                logger.error("{}: {}", self.settings.location, error)
-        finally:
-            self._probed.set()
-        for name, meaning in MISSING.items():
-            if not getattr(self.capabilities, name):
-                logger.warning("{} {}", self.settings.location, meaning)
-
-    async def _asked(self) -> None:
-        """Wait until the store has said what it can do: to take over by what is assumed is rash.
-
-        Raises:
-            TransientError: It does not answer.
-        """
-        try:
-            async with asyncio.timeout(self.settings.retry_deadline_seconds):
-                await self._probed.wait()
-        except TimeoutError:
-            problem = f"{self.settings.location} does not answer"
-            raise TransientError(problem, op="probe", code="Timeout") from None
-
-    async def _known(self) -> Capabilities:
-        """Return what the store can do; what is assumed of it, if it does not answer in time."""
-        if not self._require_store:  # or else opening has waited already
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(self.settings.start_timeout_seconds):
-                    await self._probed.wait()
-        return self.capabilities
+        await self._probe.wait()
 
     async def _recover_in_background(self) -> None:
         """Finish what is left in the spool; now, and again for as long as the recorder is open."""
-        await self._probed.wait()
+        await self._probe.answered.wait()
         logged: dict[str, Recovered] = {}
         while True:
             try:
@@ -480,101 +426,22 @@ class Recorder:
         if task is not None:
             self._beginning.add(task)
             task.add_done_callback(self._beginning.discard)
-        settings, engine, depot = self.settings, self.engine, self._depot
-        if depot is None:
+        if self._depot is None:
             raise RuntimeError("the recorder is not open yet")
-        spool = await self._make_spool(plan)
-        asked = created = False
-        journal: JournalWriter | None = None
-        deadline = Deadline(time.monotonic() + settings.start_timeout_seconds)
-        try:
-            sealer = Sealer(spool, self._quota, plan)
-            context = depot.context(
-                plan.recording_id,
-                self.store,
-                self.capabilities,
-                deadline,
-                lambda failed: self._tell(failed, emit),
-            )
-            delivery = Delivery(plan, sealer, context, engine, self._quota, plan.token, emit, spool)
-            delivery.expect_tracks([track.name for track in tracks])
-            delivery.ask = self._known
-            delivery.shelf.droppable = True
-            delivery.shelf.reserve = sealer.reserve
-            # Before the manifest: a start that finds no room leaves nothing behind in the store.
-            journal = await engine.in_thread(
-                JournalWriter, spool.journal, self._quota, sealer.mapped
-            )
-            if not at_once:
-                asked = True
-                await self._open_manifest(delivery, emit)
-                created = delivery.manifest.created
-            deadline.move(None)
-            backstage = SessionBackstage(settings, engine, spool, sealer, delivery, deadline)
-            zero, started_at = self.clock.monotonic(), self.clock.utc().astimezone(UTC)
-            if began_at is not None:
-                started_at -= timedelta(seconds=zero - began_at)
-                zero = began_at
-            delivery.plan = replace(plan, started_at=started_at, started_monotonic=zero)
-            try:
-                spool.write_json("recording.json", delivery.plan.to_dict())
-            except OSError as error:  # what is there is of some moments before: enough to finish it
-                context.log.warning("the recording's exact start is not in its spool: {}", error)
-            session = Session(
-                plan.recording_id,
-                journal,
-                self.clock,
-                zero,
-                tracks,
-                plan.sample_rate,
-                backstage,
-                emit,
-                late=began_at is not None,
-            )
-        except BaseException as error:
-            if journal is not None:  # what is mapped would hold its room on the disk
-                journal.close()
-                sealer.close()
-            # With a manifest in the store, or maybe, recovery finishes what has not even begun.
-            keep = created or (asked and isinstance(error, asyncio.CancelledError))
-            await engine.in_thread(spool.release if keep else partial(spool.remove, self._quota))
-            raise
-        backstage.begin(session)
-        self._sessions.add(backstage)
-        await engine.in_thread(sealer.set_room_aside)
-        return session
-
-    async def _make_spool(self, plan: Plan) -> Spool:
-        """Return a recording's folder; one that is made in spite of a cancel is removed again."""
-        root, engine = self.settings.spool_dir, self.engine
-        making = asyncio.ensure_future(
-            engine.in_thread(Spool.create, root, plan.recording_id, plan.to_dict())
-        )
-        try:
-            return await asyncio.shield(making)
-        except asyncio.CancelledError:
-            with contextlib.suppress(BotRecorderError):
-                spool = await making
-                await engine.in_thread(spool.remove, self._quota)
-            raise
-
-    async def _open_manifest(self, delivery: Delivery, emit: Callable[[Event], None]) -> None:
-        try:
-            await delivery.open()
-        except KeyTaken as error:
-            raise RecordingExists(str(error.args[0]), hint=error.hint) from error
-        except StoreError as error:
-            if not error.retryable and self._require_store:
-                raise
-            logger.bind(recording_id=delivery.plan.recording_id).warning(
-                "the store is not to be had; recording into the spool until it is: {}", error
-            )
-            emit(UploadFailed(error.op, error, retrying=error.retryable))
-
-    @staticmethod
-    def _tell(failed: AttemptFailed, emit: Callable[[Event], None]) -> None:
-        if failed.attempt == TELL_AFTER_ATTEMPTS:
-            emit(UploadFailed(failed.op, failed.error, retrying=True))
+        begun = await Beginning(
+            self.settings,
+            self.clock,
+            self.engine,
+            self.store,
+            self._probe,
+            self._depot,
+            self._quota,
+            must_answer=self._require_store,
+        ).begin(plan, tracks, began_at, emit, at_once=at_once)
+        begun.backstage.begin(begun.session)
+        self._sessions.add(begun.backstage)
+        await self.engine.in_thread(begun.sealer.set_room_aside)
+        return begun.session
 
 
 async def _cancelled(tasks: Sequence[asyncio.Task[Any] | None]) -> None:

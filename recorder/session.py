@@ -7,87 +7,36 @@ import json
 import math
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Protocol, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from loguru import logger
 
 from recorder import events
-from recorder.encodings import ENCODINGS, Encoding, decoded
+from recorder.behind import Backstage
+from recorder.encodings import Encoding, decoded
+from recorder.frame_limits import check_encoding, check_format, check_played, check_times
 from recorder.journal import JournalWriter
 from recorder.journal_format import MAX_PAYLOAD
+from recorder.losses import Losses
 from recorder.names import InvalidName, check_participant, check_track
 from recorder.quota import SpoolFull
 from recorder.records import NO_TRACK, Kind, Record
 from recorder.result import RecordingResult
 from recorder.speakers import MAX_TRACKS, Track, speaking_as
 from recorder.timeline import NS
-from recorder.track_writer import MAX_AHEAD_SECONDS, TrackWriter
+from recorder.track_writer import TrackWriter
 from uploader.clock import Clock
-from uploader.errors import BotRecorderError
 
 if TYPE_CHECKING:
     from recorder.chunk_reader import Planes
-
-MIN_RATE, MAX_RATE = 4_000, 384_000
-MAX_CHANNELS = 32
-MAX_PTS_SECONDS = 9e9
-"""Media times are kept as ns in 64 bits."""
 
 CATCH_UP_SECONDS = 1.0
 """How long frames from before the start may be handed over in their places after it."""
 
 
-MIN_LOST_SECONDS = 0.25
-"""A gap is no shorter: as a pause that may be jitter it would move what follows."""
-
-MAX_REASON = 200
-"""Characters of a gap's reason that are kept: each track's must fit where only marks still do."""
-
-
 _NS = float(NS)  # the same result, sooner
 _PCM16: Encoding = "pcm16"
-
-
-class InvalidFrame(BotRecorderError, ValueError):
-    """A frame that cannot be audio: an impossible rate, a time of another clock."""
-
-
-class Backstage(Protocol):
-    """What goes on behind a session, off the frame path; see `recorder.backstage`."""
-
-    def end(self, rest: list[tuple[Record, object]]) -> None:
-        """Finish in the background; `rest` is what the journal had no room for."""
-
-    def result(self) -> RecordingResult:
-        """Return the result so far."""
-        ...
-
-    async def finish(self, wait_seconds: float | None) -> RecordingResult:
-        """Wait for the result."""
-        ...
-
-    async def flush(self) -> None:
-        """Seal what is due and wait for its delivery."""
-
-    async def sealed(self) -> int:
-        """Wait until all is sealed."""
-        ...
-
-    async def settled(self) -> int:
-        """Return up to which sample nothing changes."""
-        ...
-
-    async def read(self, start: int, end: int) -> Planes:
-        """Return samples."""
-        ...
-
-    def hold(self, holder: object, position: int) -> None:
-        """Keep samples."""
-
-    def release(self, holder: object) -> None:
-        """Let them go."""
 
 
 class Session:
@@ -131,7 +80,7 @@ class Session:
         self._tracks: dict[str, int] = {}
         self._formats: set[tuple[int, int]] = set()
         self._writers: dict[str, TrackWriter] = {}
-        self._lost: dict[str, _Lost] = {}
+        self._losses = Losses(journal)
         self._partial: dict[str, tuple[int, int, bytes]] = {}
         self._cut_off: set[str] = set()
         self._log = logger.bind(recording_id=recording_id)
@@ -159,7 +108,7 @@ class Session:
             InvalidFrame: A wrong rate or channel count.
             InvalidName: A track name that is not allowed, or one too many.
         """
-        self._check_format(sample_rate, num_channels)
+        check_format(sample_rate, num_channels)
         if track not in self._tracks:
             self._check_track(track)
         return self._writer(track, sample_rate, num_channels)
@@ -248,21 +197,15 @@ class Session:
         # 16000.0 equals 16000 and would be found in the set, but the journal holds whole numbers.
         whole = type(sample_rate) is int and type(num_channels) is int
         if not whole or (sample_rate, num_channels) not in self._formats:
-            self._check_format(sample_rate, num_channels)
+            check_format(sample_rate, num_channels)
+            self._formats.add((sample_rate, num_channels))
         if encoding != "pcm16":
-            if encoding not in ENCODINGS:
-                raise InvalidFrame(f"encoding={encoding!r}: must be {', '.join(ENCODINGS)}")
+            check_encoding(encoding)
             data = decoded(data, encoding)
         if track not in self._tracks:
             self._check_track(track)
         now = self._monotonic()
-        if at is not None and not abs(at - now) <= MAX_AHEAD_SECONDS:
-            raise InvalidFrame(
-                f"at={at!r} is not within an hour of now ({now:.3f}): it must be seconds on the "
-                "same clock as time.monotonic()"
-            )
-        if pts is not None and not abs(pts) <= MAX_PTS_SECONDS:
-            raise InvalidFrame(f"pts={pts!r}: must be seconds, at most {MAX_PTS_SECONDS:g}")
+        check_times(now, at, pts)
         if len(data) % (2 * num_channels) or self._partial:
             data = self._whole_samples(track, data, sample_rate, num_channels)
         with self._lock:
@@ -280,7 +223,7 @@ class Session:
                 written,
                 None if pts is None else int(pts * NS),
             )
-            ordinary = len(data) and pts is None and not self._lost and not self._partial
+            ordinary = len(data) and pts is None and not self._losses and not self._partial
             if ordinary and now >= self._catch_up_until:
                 lane = self._journal.lane(self._tracks[track])
                 lane.fit(sample_rate, num_channels, len(data))
@@ -307,8 +250,8 @@ class Session:
             index = self._tracks.get(track)
             if index is None:
                 index = self._declare(speaking_as(track), written)
-            if self._lost:
-                self._tell_lost(track, min(length, MAX_PAYLOAD), written)
+            if self._losses:
+                self._losses.end(track, min(length, MAX_PAYLOAD), written)
             while len(data) > MAX_PAYLOAD:
                 size = MAX_PAYLOAD - MAX_PAYLOAD % width
                 length_ns = size // width * NS // sample_rate
@@ -349,29 +292,9 @@ class Session:
     def _refuse(self, track: str, start_ns: int, written: int, error: SpoolFull) -> None:
         self.refused += 1
         self._journal.shut_lanes()
-        lost = self._lost.get(track)
-        if lost is None:
-            self._lost[track] = lost = _Lost(start_ns, str(error))
-            # At once: whoever finds the journal of a dead process must find the gap. Its end is
-            # noted when there is room again, or at the recording's.
-            body = lost.payload(track, open_end=True)
-            with contextlib.suppress(SpoolFull):  # noted at its end, then
-                self._journal.append(Kind.LOST, NO_TRACK, start_ns, written, body)
+        if self._losses.refused(track, start_ns, written, error):
             self._log.error("audio of track {} is being lost: {}", track, error)
             self._report(events.CaptureFailed(track, error))
-        lost.frames += 1
-        lost.until = written
-
-    def _tell_lost(self, track: str, length: int, written: int) -> None:
-        lost = self._lost.get(track)
-        if lost is not None:
-            if written - lost.start < MIN_LOST_SECONDS * NS:
-                raise SpoolFull(lost.reason)
-            # Marks fit where audio does not: the gap ends only when there is room for audio.
-            self._journal.make_room(length)
-            body = lost.payload(track)
-            self._journal.append(Kind.LOST, NO_TRACK, lost.start, lost.until, body)
-            del self._lost[track]
 
     # -- marks ---------------------------------------------------------------------------------
 
@@ -425,8 +348,7 @@ class Session:
             InvalidFrame: `seconds` is negative, or no number.
             InvalidName: A track name that is not allowed, or one too many.
         """
-        if not 0 <= seconds <= MAX_PTS_SECONDS:
-            raise InvalidFrame(f"seconds={seconds!r}: must be 0 or more")
+        check_played(seconds)
         self._mark(Kind.PLAYED, track, at, time_ns=int(seconds * NS))
 
     def start_turn(self, track: str, at: float | None = None) -> None:
@@ -515,10 +437,7 @@ class Session:
             self._journal.shut_lanes()
             written = self._written_now(None if at is None else int((at - self.zero) * NS))
             rest: list[tuple[Record, object]] = []
-            marks = [
-                (Kind.LOST, lost.start, lost.until, lost.payload(track))
-                for track, lost in self._lost.items()
-            ]
+            marks = self._losses.marks()
             stop = json.dumps({"discard_unheard": discard_unheard}).encode()
             marks.append((Kind.STOP, written, written, stop))
             for kind, at_ns, written_ns, body in marks:
@@ -657,34 +576,7 @@ class Session:
         if len(self._tracks) >= MAX_TRACKS:
             raise InvalidName("track", name, f"is one too many: at most {MAX_TRACKS}")
 
-    def _check_format(self, sample_rate: int, num_channels: int) -> None:
-        if type(sample_rate) is not int or not MIN_RATE <= sample_rate <= MAX_RATE:
-            raise InvalidFrame(
-                f"sample_rate={sample_rate!r}: must be a whole number of hertz from {MIN_RATE} "
-                f"to {MAX_RATE}"
-            )
-        if type(num_channels) is not int or not 1 <= num_channels <= MAX_CHANNELS:
-            raise InvalidFrame(f"num_channels={num_channels!r}: must be 1 to {MAX_CHANNELS}")
-        self._formats.add((sample_rate, num_channels))
-
 
 def _same(one: object, other: int) -> bool:
     """Return whether it is that whole number: 16000.0 is not 16000."""
     return type(one) is int and one == other
-
-
-@dataclass(slots=True)
-class _Lost:
-    """Frames refused in a row, on one track."""
-
-    start: int
-    reason: str
-    until: int = 0
-    frames: int = 0
-
-    def payload(self, track: str, *, open_end: bool = False) -> bytes:
-        reason = self.reason if len(self.reason) <= MAX_REASON else f"{self.reason[:MAX_REASON]}..."
-        told = {"track": track, "frames": self.frames, "reason": reason}
-        if open_end:
-            told["open"] = True
-        return json.dumps(told).encode()

@@ -6,11 +6,9 @@ import threading
 from collections.abc import Callable
 from typing import Protocol
 
+from recorder.frame_limits import MAX_AHEAD_SECONDS
 from recorder.journal import LAST_AUDIO_SLOT, JournalWriter, Lane
 from recorder.journal_format import HEADER, HEADER_BYTES
-
-MAX_AHEAD_SECONDS = 3600.0
-"""How far `at` may lie from now: more is a time of another clock, not of this one."""
 
 _NS = 1e9
 

@@ -13,10 +13,10 @@ from datetime import datetime
 from pathlib import Path
 from typing import Protocol
 
+from recorder.frame_limits import MAX_CHANNELS, MAX_RATE, MIN_RATE
 from recorder.imports.wholeness import is_cut_off
 from recorder.layouts import Samples
 from recorder.names import shown
-from recorder.session import MAX_CHANNELS, MAX_RATE, MIN_RATE
 from uploader.errors import BotRecorderError
 
 SHORT_SECONDS = 0.5

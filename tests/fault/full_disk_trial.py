@@ -144,7 +144,7 @@ async def bot(folder: Path, trial: Trial) -> None:
         call = await recorder.start("call", tracks=TRACKS, on_event=on_event)
         for second in range(trial.seconds):
             if second == trial.kill:
-                told["refusing"] = bool(call._lost)
+                told["refusing"] = bool(call._losses)
                 (folder / "told.json").write_text(json.dumps(told))
                 os.kill(os.getpid(), signal.SIGKILL)
             store.down = trial.away[0] <= second < trial.away[1]

@@ -10,11 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from recorder import Session, VirtualClock
+from recorder.behind import Backstage
 from recorder.journal import JournalWriter
 from recorder.journal_format import SEGMENT_BYTES
 from recorder.journal_reader import JournalReader
 from recorder.quota import SpoolQuota
-from recorder.session import Backstage
 from recorder.speakers import Track
 from recorder.track_writer import TrackWriter
 from uploader.errors import BotRecorderError
