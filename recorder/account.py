@@ -72,6 +72,10 @@ class Account:
                 return worst
         return State.COMPLETED_WITH_GAPS if self.contents.timeline.lost else State.COMPLETED
 
+    def troubles(self) -> list[BotRecorderError]:
+        """Return what is wrong with outputs."""
+        return [output.error for output in self.deliverables() if output.error is not None]
+
     def gaps(self) -> list[Gap]:
         """Return what is missing."""
         lost = list(self.contents.timeline.lost)

@@ -312,8 +312,8 @@ class _Attempt:
         if contents is self._sealer:
             await self._seal_all(delivery)
         result = await delivery.conclude()
-        if delivery.usurped is not None:
-            raise delivery.usurped
+        if delivery.manifest.usurped is not None:
+            raise delivery.manifest.usurped
         if result.durable and not whole:
             return None  # what is left is a continuation
         return finished(self._plan.recording_id, "spool", result)
@@ -375,8 +375,8 @@ class _Attempt:
             await delivery.adopt(stored, "spool")
         await list_continuation(self._context, plan, None, plan.token)
         result = await delivery.conclude()
-        if delivery.usurped is not None:
-            raise delivery.usurped
+        if delivery.manifest.usurped is not None:
+            raise delivery.manifest.usurped
         return result
 
     async def _clean(self, *continuations: Plan) -> Recovered:

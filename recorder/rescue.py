@@ -314,8 +314,8 @@ class BucketRescue:
         if plan.continuation:
             await list_continuation(context, plan, None, owner)
         result = await delivery.conclude()
-        if delivery.usurped is not None:
-            raise delivery.usurped
+        if delivery.manifest.usurped is not None:
+            raise delivery.manifest.usurped
         if plan.continuation and result.durable:
             await list_continuation(context, plan, result.samples, owner)
         return finished(plan.recording_id, "bucket", result)

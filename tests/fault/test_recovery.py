@@ -403,7 +403,7 @@ async def test_a_recovery_that_takes_several_tries_does_not_begin_anew_each_time
     tmp_path: Path, clock: VirtualClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Chunks are long, and the way to the store is slow."""
-    monkeypatch.setattr("recorder.delivery.LONGEST_QUIET_SECONDS", 0.3)
+    monkeypatch.setattr("recorder.manifest_writer.LONGEST_QUIET_SECONDS", 0.3)
     settings = settings_in(tmp_path, chunk_seconds=3, retry_deadline_seconds=1)
     recorder = Recorder(settings, clock=clock, recover=False)
     await recorder.__aenter__()

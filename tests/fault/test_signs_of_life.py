@@ -59,17 +59,17 @@ async def test_a_sign_of_life_that_waits_does_not_undo_the_end(tmp_path: Path) -
         call = await recorder.start("call")
         speak(call, clock, 0, 1)
         [backstage] = recorder._sessions
-        delivery = backstage.delivery
+        manifest_writer = backstage.delivery.manifest
         late: list[asyncio.Task[None]] = []
-        write = delivery.manifest.write
+        write = manifest_writer.file.write
 
         async def slow(document: dict[str, Any], **options: Any) -> bool:
             if document["state"] == "completed":  # it holds the lock that a beat waits for
-                late.append(asyncio.ensure_future(delivery._write_manifest(State.RECORDING)))
+                late.append(asyncio.ensure_future(manifest_writer.write(State.RECORDING)))
                 await asyncio.sleep(0)
             return await write(document, **options)
 
-        delivery.manifest.write = slow  # type: ignore[method-assign,assignment]
+        manifest_writer.file.write = slow  # type: ignore[method-assign,assignment]
         result = await call.stop()
         assert result.state is State.COMPLETED
 
