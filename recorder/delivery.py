@@ -44,11 +44,11 @@ from recorder.spool import Spool
 from recorder.tally import Tally, refuse_gone
 from recorder.turn_clips import TurnClips
 from uploader.checksum import crc64nvme
+from uploader.context import Context
 from uploader.errors import BotRecorderError, NoSuchObject, StoreError, TransientError
 from uploader.manifest import LostOwnership, ManifestFile, Stored
 from uploader.probe import Capabilities
 from uploader.store import Body
-from uploader.upload import Context
 
 QUIET_CHUNKS = 1.5
 """Chunk lengths without a write of the manifest after which its owner shows that it is alive."""
