@@ -13,8 +13,8 @@ from recorder.deliverable import Deliverable, said
 from recorder.plan import Plan
 from recorder.result import Gap, OutputResult, RecordingResult, State
 from recorder.turn_clips import TurnClips
+from uploader.context import Context
 from uploader.errors import BotRecorderError
-from uploader.upload import Context
 
 
 @dataclass(slots=True)

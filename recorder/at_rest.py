@@ -22,12 +22,12 @@ from recorder.names import check_recording_id
 from recorder.plan import Plan
 from recorder.recovery import DURABLE
 from uploader.budget import ByteBudget
+from uploader.context import Context
 from uploader.errors import BotRecorderError, InvalidRequest, StoreError
 from uploader.manifest import LostOwnership, ManifestFile, Stored
 from uploader.probe import Capabilities, probe
 from uploader.retry import Deadline, Retrier, RetryPolicy
 from uploader.store import ObjectInfo, Store
-from uploader.upload import Context
 
 POLICY = RetryPolicy(attempts=6, deadline_seconds=300.0, attempt_timeout_seconds=120.0)
 """Somebody waits for the answer, and a part takes a while on a slow line."""

@@ -9,10 +9,10 @@ from typing import Any
 from recorder.chunks import CHUNKS, Chunk
 from recorder.deliverable import Deliverable
 from recorder.plan import Plan
+from uploader.context import Context
 from uploader.errors import AccessDenied, InvalidRequest, StoreError, Unsupported
 from uploader.manifest import ManifestFile
 from uploader.store import UploadInfo
-from uploader.upload import Context
 
 MAX_PARALLEL_ABORTS = 8
 REFUSALS = (AccessDenied, InvalidRequest, Unsupported)

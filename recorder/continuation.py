@@ -13,9 +13,9 @@ from typing import Any
 
 from recorder.chunks import Chunk, Contents
 from recorder.plan import Plan
+from uploader.context import Context
 from uploader.errors import BotRecorderError
 from uploader.manifest import LostOwnership, ManifestFile
-from uploader.upload import Context
 
 TRIES = 5
 

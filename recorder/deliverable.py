@@ -17,9 +17,11 @@ from recorder.plan import Plan
 from recorder.quota import SpoolQuota
 from recorder.result import OutputResult, State
 from uploader.checksum import decode, encode
+from uploader.context import Context
 from uploader.errors import BotRecorderError, NoSuchUpload
+from uploader.parts import PartDiffers
 from uploader.store import Part
-from uploader.upload import ATTEMPTS_TO_REBUILD, Context, PartDiffers, Upload
+from uploader.upload import ATTEMPTS_TO_REBUILD, Upload
 
 
 class Deliverable:

@@ -38,10 +38,10 @@ from recorder.spool import Spool
 from recorder.tally import Tally, refuse_gone
 from recorder.turn_clips import TurnClips
 from recorder.waiting import ended, first_of, raise_first
+from uploader.context import Context
 from uploader.errors import BotRecorderError
 from uploader.manifest import LostOwnership, Stored
 from uploader.probe import Capabilities
-from uploader.upload import Context
 
 
 class Delivery:

@@ -16,10 +16,10 @@ from recorder.settings import Settings
 from recorder.stores import make_store
 from uploader.budget import ByteBudget
 from uploader.clock import Clock
+from uploader.context import Context
 from uploader.probe import Capabilities, probe
 from uploader.retry import AttemptFailed, Deadline, Retrier
 from uploader.store import Store
-from uploader.upload import Context
 
 Known = Callable[[], Awaitable[Capabilities]]
 

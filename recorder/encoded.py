@@ -19,8 +19,9 @@ from recorder.containers import Codec, Encoder
 from recorder.encoded_parts import EncodedParts
 from recorder.outputs import OutputSpec
 from uploader.checksum import crc64nvme
+from uploader.parts import PartDiffers
 from uploader.store import Body, Part
-from uploader.upload import MAX_PARALLEL_PARTS, PartDiffers
+from uploader.upload import MAX_PARALLEL_PARTS
 
 STEP_SAMPLES = 1 << 17
 """So many are encoded at a time: workers do other things, too."""

@@ -18,9 +18,10 @@ from typing import BinaryIO, Protocol, TypeVar
 
 from recorder.at_rest import in_spite_of_cancels
 from uploader.checksum import crc64nvme
+from uploader.context import Context
 from uploader.errors import BotRecorderError, NoSuchObject, PreconditionFailed
 from uploader.store import MAX_PARTS, MIN_PART_BYTES, Body, ObjectAttributes
-from uploader.upload import Context, Upload
+from uploader.upload import Upload
 
 T = TypeVar("T")
 
@@ -350,7 +351,7 @@ class _ObjectSink(_Counted):
         self.peak = max(self.peak, len(self._first) + len(self._later))
 
     async def read(self, start: int, end: int, total: int | None) -> Body:
-        """Return bytes of the object; see `uploader.upload.Source`.
+        """Return bytes of the object; see `uploader.source.Source`.
 
         Raises:
             BotRecorderError: They were sent, and are not held any more.

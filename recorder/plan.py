@@ -14,10 +14,10 @@ from recorder.containers.opus import DEFAULT_BITRATE
 from recorder.names import check_metadata, check_recording_id, check_tags, check_track
 from recorder.outputs import OutputSpec, mixed_layout
 from recorder.waveform import MAX_SAMPLES_PER_PIXEL, MIN_SAMPLES_PER_PIXEL
+from uploader.completion import RECORDING_ID
 from uploader.errors import BotRecorderError
 from uploader.manifest import MANIFEST
 from uploader.store import MIN_PART_BYTES, ObjectAttributes
-from uploader.upload import RECORDING_ID
 
 PEAKS = "peaks.json"
 """Below a recording's folder: its waveform."""

@@ -23,9 +23,9 @@ from recorder.sealer import Sealer
 from recorder.spool import PLAN, Spool, SpoolBusy, recordings_in, remove_abandoned
 from recorder.timeline import NS
 from uploader.clock import Clock
+from uploader.context import Context
 from uploader.errors import BotRecorderError
 from uploader.manifest import KeyTaken, LostOwnership, ManifestFile, Stored
-from uploader.upload import Context
 
 MAX_AT_ONCE = 16
 """Recordings: each waits for one small request after the other, most of the time."""

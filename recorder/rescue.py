@@ -26,10 +26,10 @@ from recorder.plan import PEAKS, Plan
 from recorder.recovered import Outcome, Recovered, failed, finished
 from recorder.recovery import DURABLE, Rests, stale_seconds
 from recorder.stored_contents import StoredContents
+from uploader.context import Context
 from uploader.errors import AccessDenied, BotRecorderError, NoSuchUpload, Unsupported
 from uploader.manifest import MANIFEST, LostOwnership, ManifestFile, Stored
 from uploader.store import ObjectInfo, UploadInfo
-from uploader.upload import Context
 
 MAX_AT_ONCE = 8
 BUSY_DAYS = 2

@@ -10,9 +10,9 @@ from recorder.at_rest import AtRest
 from recorder.chunk_reader import ChunkReader, InThread
 from recorder.chunks import Chunk
 from uploader.checksum import crc64nvme
+from uploader.completion import RECORDING_ID
 from uploader.errors import BotRecorderError, NoSuchObject
 from uploader.store import ObjectInfo
-from uploader.upload import RECORDING_ID
 
 _SHOWN = 5
 _RESTORE = "restore it from an older version or a copy of the bucket; nothing was replaced"

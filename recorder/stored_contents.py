@@ -16,9 +16,9 @@ from recorder.names import InvalidName, as_participant, check_track
 from recorder.plan import CHANNELS, FIRST_SAMPLE, TRACKS, Plan
 from recorder.timeline import Lost, Timeline, TrackState, Turn
 from uploader.checksum import crc64nvme
+from uploader.context import Context
 from uploader.errors import NoSuchObject
 from uploader.store import ObjectInfo
-from uploader.upload import Context
 
 
 class StoredContents:

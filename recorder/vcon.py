@@ -31,10 +31,10 @@ from recorder.verification import UnreadableManifest
 from recorder.verification.objects import POLICY, Objects, pieces
 from recorder.verification.report import Counts
 from uploader import checksum as crc
+from uploader.completion import RECORDING_ID
 from uploader.errors import BotRecorderError, NoSuchObject, PreconditionFailed
 from uploader.retry import Retrier
 from uploader.store import ObjectAttributes, Store
-from uploader.upload import RECORDING_ID
 
 __all__ = [
     "VCON",

@@ -24,9 +24,9 @@ from functools import partial
 from typing import Any
 
 from uploader.checksum import crc64nvme
+from uploader.context import Context
 from uploader.errors import BotRecorderError, NoSuchObject, PreconditionFailed
 from uploader.store import ObjectAttributes, ObjectInfo
-from uploader.upload import Context
 
 VERSION = 1
 MANIFEST = "manifest.json"

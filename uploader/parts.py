@@ -16,6 +16,13 @@ class TooManyParts(BotRecorderError):
     """The object needs more parts than S3 allows at this part size."""
 
 
+class PartDiffers(BotRecorderError):
+    """Under a part's number the store holds other bytes: the upload must be made anew.
+
+    Some servers join the older of two bodies that were sent under one number.
+    """
+
+
 @dataclass(frozen=True, slots=True)
 class PartRange:
     """Part `number` is the object's bytes [start, end)."""

@@ -12,8 +12,8 @@ from recorder.verification.report import Ledger
 from recorder.verification.scan import Scan, Wanted
 from recorder.waveform import Waveform
 from uploader.checksum import encode
+from uploader.completion import RECORDING_ID
 from uploader.store import ObjectInfo
-from uploader.upload import RECORDING_ID
 
 
 class Examiner:

@@ -16,8 +16,8 @@ from recorder.outputs import (
 )
 from recorder.verification.claims import Claims, Reading, texts
 from recorder.verification.scan import Wanted
+from uploader.completion import RECORDING_ID
 from uploader.parts import part_count
-from uploader.upload import RECORDING_ID
 
 
 def read_outputs(reading: Reading) -> None:

@@ -21,7 +21,7 @@ from recorder.verification.files import read_files
 from recorder.verification.made import read_outputs, read_turns
 from recorder.verification.report import Ledger, MissingAudio
 from recorder.verification.scan import Wanted
-from uploader.upload import RECORDING_ID
+from uploader.completion import RECORDING_ID
 
 
 def read_claims(manifest: Document, folder: str, ledger: Ledger, recording_id: str) -> Claims:

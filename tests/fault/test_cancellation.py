@@ -26,12 +26,14 @@ from loguru import logger
 from recorder import Recorder, Session, VirtualClock, spool
 from recorder.engine import Engine, RecorderClosed
 from uploader.budget import ByteBudget
+from uploader.completion import RECORDING_ID
+from uploader.context import Context
 from uploader.local import LocalStore
 from uploader.manifest import ManifestFile
 from uploader.probe import Capabilities
 from uploader.retry import Deadline, Retrier, RetryPolicy
 from uploader.store import MIN_PART_BYTES, Body, ObjectAttributes
-from uploader.upload import RECORDING_ID, Context, Upload
+from uploader.upload import Upload
 
 PART = MIN_PART_BYTES
 DATA = random.Random(5).randbytes(2 * PART + 12345)

@@ -12,12 +12,12 @@ from faulty_store import FaultyStore, reset
 from loguru import logger
 
 from uploader.budget import ByteBudget
+from uploader.context import Context
 from uploader.errors import BotRecorderError, TransientError
 from uploader.local import LocalStore
 from uploader.manifest import KeyTaken, LostOwnership, ManifestFile, parse
 from uploader.probe import Capabilities
 from uploader.retry import Deadline, Retrier, RetryPolicy
-from uploader.upload import Context
 
 KEY = "dt=2026-11-23/call/manifest.json"
 

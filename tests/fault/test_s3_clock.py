@@ -115,7 +115,7 @@ async def test_a_clock_that_was_set_right_is_gone_by_again(
             with pytest.raises(TransientError):
                 await store.put("object", BODY)
             await store.put("object", BODY)
-        assert not store._open.clock.offset
+        assert not store._bucket.connection.clock.offset
     assert "agrees" in warnings[1]
 
 
@@ -189,7 +189,7 @@ async def test_a_real_server_takes_what_is_signed_with_its_time(
             access_key=seaweed.access_key,
             secret_key=seaweed.secret_key,
         ) as store:
-            store._open.clock._utc = lambda: yesterday(remove_tzinfo=False)
+            store._bucket.connection.clock._utc = lambda: yesterday(remove_tzinfo=False)
             with pytest.raises(TransientError, match=r"86400 s behind|86399 s behind"):
                 await store.put("a b", BODY)
             await store.put("a b", BODY)

@@ -490,7 +490,7 @@ async def test_keys_that_a_real_server_does_not_know_are_replaced(
         assert type(await put(store)) is TransientError  # of keys nobody knows
         assert type(await put(store)) is TransientError  # of the wrong secret
         write(file, seaweed.access_key, seaweed.secret_key)
-        credentials = store._open.credentials
+        credentials = store._bucket.connection.credentials
         assert credentials is not None
         credentials._looked_at = credentials._renewed_at = -1e9
         assert type(await put(store)) is TransientError

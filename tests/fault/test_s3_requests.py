@@ -178,7 +178,7 @@ async def test_where_the_bucket_is_put(endpoint_url: str | None, expected: str) 
         secret_key=SECRET_KEY,
     )
     async with store:
-        store._client.meta.events.register("before-send.s3", note)
+        store._bucket.client.meta.events.register("before-send.s3", note)
         with pytest.raises(TransientError):
             await store.put("object", BODY)
     assert urls == [expected]
@@ -207,7 +207,7 @@ async def test_an_endpoint_that_is_no_url() -> None:
 
 async def test_a_bucket_name_that_is_none(server: ScriptedServer) -> None:
     async with open_store(server) as store:
-        store.bucket = "no bucket?"
+        store._bucket.name = "no bucket?"
         error = await server.scripted(lambda: store.put("object", BODY))
     assert type(error) is InvalidRequest
 
@@ -242,7 +242,7 @@ async def test_connections_are_limited(server: ScriptedServer) -> None:
 async def test_an_endpoint_is_found_once_for_all_keys(server: ScriptedServer) -> None:
     """What it costs to find it is a third of a request: see `s3_client`."""
     async with open_store(server) as store:
-        found: Any = store._client
+        found: Any = store._bucket.client
         resolver = found._ruleset_resolver
         provider = resolver._provider
         looked: list[Any] = []

@@ -12,8 +12,9 @@ from test_upload_faults import DATA, KEY, PART, finished, make
 from uploader.checksum import crc64nvme
 from uploader.errors import AccessDenied, NoSuchUpload
 from uploader.local import LocalStore
+from uploader.parts import PartDiffers
 from uploader.store import Part
-from uploader.upload import PartDiffers, Upload
+from uploader.upload import Upload
 
 
 @pytest.fixture
@@ -206,7 +207,7 @@ async def test_it_is_made_anew_once_and_not_for_ever(
     async def differs(*_: object) -> None:
         raise PartDiffers("part 1 differs")
 
-    monkeypatch.setattr(upload, "_found_part", differs)
+    monkeypatch.setattr(upload._found, "compare", differs)
     with pytest.raises(PartDiffers):
         await upload.prepare(len(DATA))
     assert store.calls["create_multipart"] == 2

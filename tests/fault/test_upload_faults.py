@@ -14,6 +14,8 @@ from loguru import logger
 
 from uploader.budget import ByteBudget
 from uploader.checksum import crc64nvme
+from uploader.completion import RECORDING_ID, Verification
+from uploader.context import Context
 from uploader.errors import (
     AccessDenied,
     Conflict,
@@ -27,7 +29,7 @@ from uploader.local import LocalStore
 from uploader.probe import Capabilities
 from uploader.retry import Deadline, Retrier, RetryPolicy
 from uploader.store import MIN_PART_BYTES, Body, ObjectAttributes, ObjectInfo
-from uploader.upload import RECORDING_ID, Context, Upload, Verification
+from uploader.upload import Upload
 
 PART = MIN_PART_BYTES
 KEY = "dt=2026-11-23/call/audio.wav"

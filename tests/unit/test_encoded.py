@@ -24,8 +24,8 @@ from recorder.outputs import OutputSpec
 from recorder.quota import SpoolQuota
 from uploader.checksum import crc64nvme
 from uploader.errors import NoSuchObject
+from uploader.parts import PartDiffers
 from uploader.store import Part
-from uploader.upload import PartDiffers
 
 T = TypeVar("T")
 RATE, CHUNK, PART = 8_000, 20_000, 30_000
