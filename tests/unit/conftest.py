@@ -1,0 +1,39 @@
+"""What several files of unit tests begin with; those that need something else have their own."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from faulty_store import FaultyStore
+
+from recorder import Recorder, Settings, VirtualClock
+from uploader.local import LocalStore
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    return Settings(
+        bucket=(tmp_path / "bucket").as_uri(),
+        spool_dir=tmp_path / "state" / "spool",
+        drain_seconds=20,
+    )
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> FaultyStore:
+    return FaultyStore(LocalStore(tmp_path / "bucket"))
+
+
+@pytest.fixture
+def clock() -> VirtualClock:
+    return VirtualClock()
+
+
+@pytest.fixture
+async def recorder(
+    settings: Settings, store: FaultyStore, clock: VirtualClock
+) -> AsyncIterator[Recorder]:
+    async with Recorder(settings, store=store, clock=clock, require_store=False) as recorder:
+        yield recorder
