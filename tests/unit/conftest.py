@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from functools import partial
 from pathlib import Path
 
 import pytest
+from damaged import Record, record_in
 from faulty_store import FaultyStore
 
 from recorder import Recorder, Settings, VirtualClock
@@ -37,3 +39,9 @@ async def recorder(
 ) -> AsyncIterator[Recorder]:
     async with Recorder(settings, store=store, clock=clock, require_store=False) as recorder:
         yield recorder
+
+
+@pytest.fixture
+def record(tmp_path: Path) -> Record:
+    """A function that records a call, to be damaged."""
+    return partial(record_in, tmp_path)
