@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncIterator
 from functools import partial
 from pathlib import Path
@@ -45,3 +46,13 @@ async def recorder(
 def record(tmp_path: Path) -> Record:
     """A function that records a call, to be damaged."""
     return partial(record_in, tmp_path)
+
+
+@pytest.fixture
+def no_settings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """No variable of the machine, no `.env` of the folder the tests were started in."""
+    for name in list(os.environ):
+        if name.startswith(("RECORDER_", "AWS_", "XDG_")):
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path)
