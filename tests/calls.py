@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from recorder.containers.wav import parse_header
 RATE = 24_000
 FRAME = RATE // 50
 VOICE = np.random.default_rng(11).integers(-9000, 9000, 130 * RATE, dtype=np.int16)
+Make = Callable[..., Settings]  # `settings_in`, with its folder
 
 
 def settings_in(folder: Path, **changes: Any) -> Settings:
