@@ -13,6 +13,7 @@ from typing import Any
 
 from recorder.chunks import Chunk, Contents
 from recorder.plan import Plan
+from recorder.timeline import Turn
 from uploader.context import Context
 from uploader.errors import BotRecorderError
 from uploader.manifest import LostOwnership, ManifestFile
@@ -50,15 +51,21 @@ class Slice:
                 self._end = until
         self.timeline = copy.copy(contents.timeline)
         self.timeline.turns = [
-            replace(turn, end=min(turn.end or self._end, self._end))
+            replace(turn, end=min(_end_of(turn, self._end), self._end))
             for turn in contents.timeline.turns
-            if (turn.end or self._end) > start and turn.start < self._end
+            if self._has(turn, start)
         ]
         self.timeline.lost = [
             replace(lost, end=None if lost.end is None else min(lost.end, self._end))
             for lost in contents.timeline.lost
             if (lost.end is None or lost.end > start) and lost.start <= self._end
         ]
+
+    def _has(self, turn: Turn, start: int) -> bool:
+        """Return whether some of a turn lies in it, or its one point: it may begin at the end."""
+        goes_on = self._end < self._contents.sealed_samples
+        begins_before_end = turn.start < self._end or (turn.start == self._end and not goes_on)
+        return begins_before_end and (turn.start >= start or _end_of(turn, self._end) > start)
 
     @property
     def sealed_samples(self) -> int:
@@ -73,6 +80,10 @@ class Slice:
     def chunk_path(self, chunk: Chunk) -> Path:
         """Return the file of a chunk."""
         return self._contents.chunk_path(chunk)
+
+
+def _end_of(turn: Turn, otherwise: int) -> int:
+    return otherwise if turn.end is None else turn.end
 
 
 def continuation_of(plan: Plan, number: int, first_sample: int) -> Plan:

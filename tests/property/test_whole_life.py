@@ -32,13 +32,14 @@ def lives(examples: int, steps: int, *, random: bool) -> settings:
 
 
 def begun(steps: int, outputs: list[str]) -> WholeLife:
-    """Return a life in which both have spoken for some tenths of a second."""
+    """Return a life in which both have spoken for some tenths of a second, and a turn begins."""
     life = WholeLife()
     life.begin(rate=4000, outputs=outputs, tracks=["user", "bot"])
     life.flush(death=None)
     for _ in range(steps // 10):
         life.speak(who={"user", "bot"}, steps=10)
         life.flush(death=None)
+    life.mark(what="start_turn", who={"user"})
     return life
 
 
