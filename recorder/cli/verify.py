@@ -14,7 +14,6 @@ from recorder.catalog import NoSuchRecording
 from recorder.cli import options, output, runtime
 from recorder.cli.progress import Display
 from recorder.names import check_recording_id
-from recorder.stores import make_store
 from recorder.verification import Proof, Report, Step
 
 _SHOWN_GAPS = 20
@@ -37,7 +36,7 @@ def verify(
         chosen = options.parse_day(day)
         documents: list[dict[str, Any]] = []
         good = True
-        async with make_store(options.make_settings(bucket=bucket)) as store:
+        async with options.open_store(bucket) as store:
             for index, name in enumerate(dict.fromkeys(names)):
                 try:
                     with Display.shown(console) as display:
