@@ -249,6 +249,19 @@ def _check_final(document: Mapping[str, Any], name: str) -> None:
         )
 
 
+def same_bytes(key: str, told: int | None, found: int) -> None:
+    """Compare the CRC-64/NVME of an output with what is told of it; None is that nothing is.
+
+    Raises:
+        NoAudio: It is another.
+    """
+    if told not in (None, found):
+        raise NoAudio(
+            f"{key} has other bytes than were recorded: its checksum differs",
+            hint="restore it from an older version; nothing was replaced",
+        )
+
+
 __all__ = [
     "AtRest",
     "NoAudio",

@@ -20,7 +20,7 @@ from typing import Any, Literal, Protocol
 import numpy as np
 
 from recorder import layouts
-from recorder.at_rest import AtRest, NoAudio, in_thread
+from recorder.at_rest import AtRest, NoAudio, in_thread, same_bytes
 from recorder.chunk_reader import BLOCK_SAMPLES, Planes
 from recorder.chunks import Chunk
 from recorder.containers import codec
@@ -178,8 +178,7 @@ def _output(rest: AtRest, output: Mapping[str, Any]) -> _Output | EncodedOutput:
         checksum = None
     if (compressed := codec(rest.plan.format)) is None:
         return _Output(rest, key, checksum, channels)
-    size = rest.objects[key].size
-    return EncodedOutput(rest, key, size, checksum, channels, compressed)
+    return EncodedOutput(rest, key, checksum, channels, compressed)
 
 
 class _Output:
@@ -230,11 +229,8 @@ class _Output:
                 if whole:
                     checksum = await asyncio.to_thread(crc64nvme, body, checksum)
                 yield memoryview(body)
-        if whole and self._checksum not in (None, checksum):
-            raise NoAudio(
-                f"{key} has other bytes than were recorded: its checksum differs",
-                hint="restore it from an older version; nothing was replaced",
-            )
+        if whole:
+            same_bytes(key, self._checksum, checksum)
 
     async def _header(self) -> int:
         """Return where the samples begin, by a header that is what the manifest says."""

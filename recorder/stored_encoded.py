@@ -18,7 +18,7 @@ from typing import TypeVar
 import numpy as np
 import soundfile
 
-from recorder.at_rest import AtRest, NoAudio, in_spite_of_cancels
+from recorder.at_rest import AtRest, NoAudio, in_spite_of_cancels, same_bytes
 from recorder.chunk_reader import BLOCK_SAMPLES
 from recorder.containers import Codec
 from recorder.grid import Grid
@@ -43,8 +43,7 @@ class EncodedOutput:
     Args:
         rest: The recording.
         key: The object.
-        size: Its bytes.
-        checksum: CRC-64/NVME of them; None if it is not known.
+        checksum: CRC-64/NVME of its bytes; None if it is not known.
         channels: 1 or 2.
         codec: Its format.
     """
@@ -52,12 +51,11 @@ class EncodedOutput:
     source = "output"
 
     def __init__(
-        self, rest: AtRest, key: str, size: int, checksum: int | None, channels: int, codec: Codec
+        self, rest: AtRest, key: str, checksum: int | None, channels: int, codec: Codec
     ) -> None:
         self.lossy = not codec.lossless
         self._rest = rest
         self._key = key
-        self._size = size
         self._checksum = checksum
         self._channels = channels
         self._codec = codec
@@ -93,7 +91,7 @@ class EncodedOutput:
             StoreError: The store refuses, or does not answer.
         """
         rest = self._rest
-        file = ObjectFile(rest, self._key, self._size)
+        file = ObjectFile(rest, self._key, rest.objects[self._key].size)
         decoded = _Decoded(file, self._key, rest, self._channels, self._codec)
         # A thread of its own: it waits for reads, which may need one of the loop's.
         thread = ThreadPoolExecutor(1, "decode")
@@ -112,12 +110,7 @@ class EncodedOutput:
             decoded.close()
 
     def _prove(self, file: ObjectFile) -> None:
-        found = file.checksum()
-        if self._checksum not in (None, found):
-            raise NoAudio(
-                f"{self._key} has other bytes than were recorded: its checksum differs",
-                hint="restore it from an older version; nothing was replaced",
-            )
+        same_bytes(self._key, self._checksum, file.checksum())
 
 
 async def _run(thread: ThreadPoolExecutor, file: ObjectFile, function: Callable[[], T]) -> T:

@@ -43,6 +43,10 @@ class RoundsStore(FaultyStore):
         """
         self._engine = engine
 
+    def ops(self) -> list[list[str]]:
+        """Return which operations each round had."""
+        return [sorted({op for op, _, _ in one}) for one in self.rounds]
+
     async def delete_many(self, keys: Sequence[str]) -> dict[str, StoreError]:
         """One request, as on S3."""
         deleting: dict[str, StoreError] = await self._do(

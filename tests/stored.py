@@ -4,23 +4,30 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import shutil
 import subprocess
 import tempfile
+import uuid
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import imageio_ffmpeg
 import numpy as np
+import pytest
 from calls import FRAME, RATE, settings_in
+from faulty_store import FaultyStore
 from numpy.typing import NDArray
 
 from recorder import Recorder, Track, VirtualClock
+from recorder.embedded import EmbeddedS3
 from uploader.local import LocalStore
+from uploader.s3 import S3Store
 from uploader.store import ObjectAttributes, ObjectInfo, Store
 
 Samples = NDArray[np.int16]
+Make = Callable[[], Store]
 
 SECONDS = 5.3
 LENGTH = round(SECONDS * RATE)
@@ -87,6 +94,40 @@ def local(folder: Path) -> LocalStore:
     return LocalStore(folder / "bucket")
 
 
+def on_seaweed(server: EmbeddedS3, prefix: str) -> S3Store:
+    """A store on that server."""
+    return S3Store(
+        server.bucket,
+        prefix,
+        endpoint_url=server.endpoint_url,
+        access_key=server.access_key,
+        secret_key=server.secret_key,
+    )
+
+
+def maker(request: pytest.FixtureRequest, folder: Path) -> Make:
+    """A function that returns the same store anew: `local`, `moto` or `seaweed`, as a parameter."""
+    prefix = f"stored-{uuid.uuid4().hex}"
+    if request.param == "local":
+        return lambda: LocalStore(folder / "bucket", prefix)
+    if request.param == "moto":
+        url = request.getfixturevalue("moto_url")
+        return lambda: S3Store("calls", prefix, endpoint_url=url)
+    server: EmbeddedS3 = request.getfixturevalue("seaweed")
+    return lambda: on_seaweed(server, prefix)
+
+
+class Counting(FaultyStore):
+    """Counts the bytes of audio that were handed out."""
+
+    given = 0
+
+    async def get(self, key: str, *, start: int = 0, end: int | None = None) -> bytes:
+        body = await super().get(key, start=start, end=end)
+        self.given += len(body)
+        return body
+
+
 def path_of(folder: Path, name: str, recording: str = "call") -> Path:
     """A file in a recording's folder."""
     [found] = folder.glob(f"bucket/dt=*/{recording}")
@@ -109,6 +150,11 @@ def files(folder: Path) -> dict[str, bytes]:
 def uploads(folder: Path) -> list[str]:
     """Uploads in progress: none, if nothing was left behind."""
     return sorted(path.name for path in folder.glob("bucket/.store/uploads/*"))
+
+
+def left_over(folder: Path) -> list[str]:
+    """Files that are no objects, nor exports that are done; uploads in progress included."""
+    return [path.name for path in folder.rglob("*.part")] + uploads(folder)
 
 
 async def decoded(source: Path | bytes, channels: int, rate: int = RATE) -> Samples:
@@ -140,6 +186,13 @@ def forget(folder: Path, *names: str) -> None:
     """Take objects away."""
     for name in names:
         path_of(folder, name).unlink()
+
+
+def rewrite(path: Path, body: bytes | bytearray) -> None:
+    """Change an object's bytes, and nothing of what is told of it."""
+    status = path.stat()
+    path.write_bytes(body)
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
 
 
 def change_manifest(

@@ -10,13 +10,12 @@ import typer
 from recorder.assemble import Assembled
 from recorder.assemble import assemble as rebuild
 from recorder.cli import options, output, runtime
-from recorder.names import check_recording_id, shown
+from recorder.names import shown
 from recorder.settings_values import OutputName
-from recorder.stores import make_store
 
 
 def assemble(
-    recording_id: Annotated[str, typer.Argument(metavar="ID", help="The recording's id.")],
+    recording_id: options.RecordingId,
     layout: Annotated[
         str | None,
         typer.Option(
@@ -36,9 +35,9 @@ def assemble(
     console = output.stderr()
 
     async def work(_: runtime.Interrupts) -> int:
-        name, chosen = check_recording_id(recording_id), options.parse_day(day)
+        name, chosen = options.one_recording(recording_id, day)
         layouts = _layouts(layout)
-        async with make_store(options.make_settings(bucket=bucket)) as store:
+        async with options.open_store(bucket) as store:
             done = await rebuild(store, name, layouts, day=chosen, overwrite=overwrite)
         if as_json:
             output.print_json(asdict(done))

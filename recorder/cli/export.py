@@ -19,7 +19,7 @@ from recorder.cli import options, output, runtime
 from recorder.export import Exported, ExportError, StoreTarget
 from recorder.export import export as export_recording
 from recorder.export_formats import FORMAT_NAMES, FormatName
-from recorder.names import check_recording_id, shown
+from recorder.names import shown
 from recorder.settings import Settings
 from recorder.stored_audio import LayoutName
 from recorder.stores import make_store
@@ -32,7 +32,7 @@ _TIME_RULE = "must be seconds (12.5), minutes and seconds (1:02.5) or a sample's
 
 
 def export(
-    recording_id: Annotated[str, typer.Argument(metavar="ID", help="The recording's id.")],
+    recording_id: options.RecordingId,
     format: Annotated[
         str, typer.Option("--format", metavar="NAME", help=f"One of {', '.join(FORMAT_NAMES)}.")
     ] = "mp3",
@@ -74,7 +74,7 @@ def export(
     console = output.stderr()
 
     async def work(_: runtime.Interrupts) -> int:
-        name, chosen = check_recording_id(recording_id), options.parse_day(day)
+        name, chosen = options.one_recording(recording_id, day)
         form, heard = _format(format), _layout(layout, track or [])
         span = _Span(_time("--from", begin), _time("--to", until))
         rate = _bitrate(bitrate)

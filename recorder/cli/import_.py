@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import datetime
+from functools import partial
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
-from recorder import events
 from recorder.cli import options, output, runtime
+from recorder.cli.progress import Display
 from recorder.cli.record import print_result, why
 from recorder.imports import Imported, ImportRequest, import_recording
 from recorder.imports.request import PROVIDERS, Provider
@@ -96,9 +93,10 @@ def import_(
             metadata=check_metadata(options.pairs("--metadata", metadata)),
             tags=check_tags(options.pairs("--tag", tags)),
         )
-        with _Steps.shown(console) as steps:
+        with Display.shown(console) as display:
+            display.begin("reading")
             made = await import_recording(
-                settings, request, on_event=steps.take, on_step=steps.step
+                settings, request, on_event=display.take, on_step=partial(_show, display)
             )
         if as_json:
             output.print_json(_plain(made))
@@ -108,7 +106,7 @@ def import_(
             output.stdout().print(f"there already: {made.url}", soft_wrap=True, markup=False)
         if made.result is None or made.result.durable:
             return runtime.SUCCESS
-        output.print_error(console, why(made.result, steps.failure))
+        output.print_error(console, why(made.result, display.failure))
         return runtime.FAILURE
 
     runtime.run(work, console, verbose)
@@ -158,49 +156,11 @@ def _time(text: str | None) -> datetime | None:
     return found
 
 
-class _Steps:
-    """What is seen while it goes on: a line that moves, if there is a terminal.
-
-    Attributes:
-        failure: What last went wrong with the store, and has not been seen to work since.
-    """
-
-    def __init__(self, console: Console) -> None:
-        self.failure = ""
-        self._console = console
-        self._progress: Progress | None = None
-        self._task = TaskID(0)
-        self._told: set[str] = set()
-
-    @classmethod
-    @contextmanager
-    def shown(cls, console: Console) -> Iterator[_Steps]:
-        """Show it inside the block."""
-        steps = cls(console)
-        if not console.is_terminal:
-            yield steps
-            return
-        columns = TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[far]}")
-        with Progress(*columns, console=console, transient=True) as progress:
-            steps._progress = progress
-            steps._task = progress.add_task("reading", total=None, far="")
-            yield steps
-
-    def step(self, what: str, done: float, total: float) -> None:
-        """Show how far it is."""
-        if self._progress is not None:
-            far = {
-                "reading": f"{output.size(int(done))} of {output.size(int(total))}",
-                "checking": output.many(int(total), "file"),
-                "importing": f"{output.seconds(done)} of {output.seconds(total)}",
-            }[what]
-            self._progress.update(
-                self._task, description=what, completed=done, total=total or None, far=far
-            )
-
-    def take(self, event: events.Event) -> None:
-        """Tell, once each, of what is not getting through."""
-        self.failure = str(event.error) if isinstance(event, events.UploadFailed) else ""
-        if self.failure and self.failure not in self._told:
-            self._told.add(self.failure)
-            output.print_note(self._console, f"not getting through: {self.failure}")
+def _show(display: Display, what: str, done: float, total: float) -> None:
+    """Show how far a step is."""
+    far = {
+        "reading": f"{output.size(int(done))} of {output.size(int(total))}",
+        "checking": output.many(int(total), "file"),
+        "importing": f"{output.seconds(done)} of {output.seconds(total)}",
+    }[what]
+    display.show(far, done=done, total=total or None, what=what)

@@ -1,4 +1,4 @@
-"""Options that several commands share, and the settings they make."""
+"""Arguments and options that several commands share, and what they make: settings, a store."""
 
 from __future__ import annotations
 
@@ -8,9 +8,13 @@ from typing import Annotated, Any
 
 import typer
 
-from recorder.names import shown
+from recorder.names import check_recording_id, shown
 from recorder.settings import Settings
+from recorder.stores import make_store
 from uploader.errors import BotRecorderError
+from uploader.store import Store
+
+RecordingId = Annotated[str, typer.Argument(metavar="ID", help="The recording's id.")]
 
 Bucket = Annotated[
     str | None,
@@ -51,6 +55,25 @@ def make_settings(**options: Any) -> Settings:
         SettingsError: Something is missing or wrong.
     """
     return Settings(**{name: value for name, value in options.items() if value is not None})
+
+
+def open_store(bucket: str | None) -> Store:
+    """Return the store that the option or the environment names, not yet opened.
+
+    Raises:
+        SettingsError: Something is missing or wrong.
+    """
+    return make_store(make_settings(bucket=bucket))
+
+
+def one_recording(recording_id: str, day: str | None) -> tuple[str, date | None]:
+    """Return the id and the day of the one recording that a command is about.
+
+    Raises:
+        InvalidName: The id is not allowed.
+        UsageError: The day is none.
+    """
+    return check_recording_id(recording_id), parse_day(day)
 
 
 def pairs(option: str, items: list[str] | None) -> dict[str, str]:

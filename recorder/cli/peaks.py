@@ -8,13 +8,11 @@ from typing import Annotated
 import typer
 
 from recorder.cli import options, output, runtime
-from recorder.names import check_recording_id
 from recorder.peaks import write_peaks
-from recorder.stores import make_store
 
 
 def peaks(
-    recording_id: Annotated[str, typer.Argument(metavar="ID", help="The recording's id.")],
+    recording_id: options.RecordingId,
     samples_per_pixel: Annotated[
         int | None,
         typer.Option(metavar="N", help="What each point stands for; as set when it was recorded."),
@@ -31,8 +29,8 @@ def peaks(
     console = output.stderr()
 
     async def work(_: runtime.Interrupts) -> int:
-        name, chosen = check_recording_id(recording_id), options.parse_day(day)
-        async with make_store(options.make_settings(bucket=bucket)) as store:
+        name, chosen = options.one_recording(recording_id, day)
+        async with options.open_store(bucket) as store:
             done = await write_peaks(
                 store, name, day=chosen, samples_per_pixel=samples_per_pixel, overwrite=overwrite
             )

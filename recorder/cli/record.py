@@ -13,7 +13,7 @@ import typer
 from rich.console import Console
 
 from recorder.cli import options, output, runtime
-from recorder.cli.progress import Display
+from recorder.cli.progress import Sending
 from recorder.names import check_metadata, check_recording_id, check_track, shown
 from recorder.player import Input, Player, WavFile, open_wav
 from recorder.result import RecordingResult
@@ -128,7 +128,7 @@ async def _record(
 ) -> tuple[RecordingResult, str]:
     """Record; return the result, and what last went wrong with the store, if anything."""
     clock = None if speed == 1 else VirtualClock()
-    with Display.shown(console) as display:
+    with Sending.shown(console) as display:
         player = Player(
             [(track.name, file) for track, file in files],
             clock=clock,
@@ -138,7 +138,7 @@ async def _record(
             mark_turns="turns" in settings.outputs,
             on_progress=display.played,
         )
-        display.begin(player.seconds)
+        display.begin("recording", player.seconds)
         async with Recorder(settings, clock=clock) as recorder:
             call = await recorder.start(
                 recording_id,

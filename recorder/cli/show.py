@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import Annotated, Any
+from typing import Any
 
-import typer
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -13,16 +12,15 @@ from rich.text import Text
 from recorder.catalog import Catalog, Details, Document
 from recorder.chunks import CHUNKS, OPEN_CHUNK
 from recorder.cli import options, output, runtime
-from recorder.names import check_recording_id, shown
+from recorder.names import shown
 from recorder.provenance import imported_from, missing_samples
-from recorder.stores import make_store
 from uploader.store import ObjectInfo, Store
 
 _DONE = ("completed", "completed_with_gaps")
 
 
 def show(
-    recording_id: Annotated[str, typer.Argument(metavar="ID", help="The recording's id.")],
+    recording_id: options.RecordingId,
     bucket: options.Bucket = None,
     day: options.Day = None,
     as_json: options.AsJson = False,
@@ -32,8 +30,8 @@ def show(
     console = output.stderr()
 
     async def work(_: runtime.Interrupts) -> int:
-        name, chosen = check_recording_id(recording_id), options.parse_day(day)
-        async with make_store(options.make_settings(bucket=bucket)) as store:
+        name, chosen = options.one_recording(recording_id, day)
+        async with options.open_store(bucket) as store:
             details = await Catalog(store).find(name, chosen)
             if as_json:
                 output.print_json(_plain(details, store))

@@ -9,7 +9,6 @@ import typer
 from recorder.catalog import Catalog
 from recorder.cli import options, output, runtime
 from recorder.links import Links
-from recorder.names import check_recording_id
 from recorder.stores import make_store
 from recorder.vcon import compose, write_vcon
 from recorder.verification import UnreadableManifest
@@ -17,7 +16,7 @@ from uploader.store import MAX_PRESIGN_SECONDS
 
 
 def vcon(
-    recording_id: Annotated[str, typer.Argument(metavar="ID", help="The recording's id.")],
+    recording_id: options.RecordingId,
     write: Annotated[
         bool, typer.Option("--write", help="Write it into the recording's folder, as vcon.json.")
     ] = False,
@@ -50,7 +49,7 @@ def vcon(
     console = output.stderr()
 
     async def work(_: runtime.Interrupts) -> int:
-        name, chosen = check_recording_id(recording_id), options.parse_day(day)
+        name, chosen = options.one_recording(recording_id, day)
         if presign is not None and not 1 <= presign <= MAX_PRESIGN_SECONDS:
             raise options.UsageError(
                 f"--presign {presign}: must be 1 to {MAX_PRESIGN_SECONDS} seconds, which is 7 days"

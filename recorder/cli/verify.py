@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from functools import partial
 from typing import Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn
 from rich.text import Text
 
 from recorder import verification
 from recorder.catalog import NoSuchRecording
 from recorder.cli import options, output, runtime
+from recorder.cli.progress import Display
 from recorder.names import check_recording_id
-from recorder.stores import make_store
 from recorder.verification import Proof, Report, Step
 
 _SHOWN_GAPS = 20
@@ -38,12 +36,13 @@ def verify(
         chosen = options.parse_day(day)
         documents: list[dict[str, Any]] = []
         good = True
-        async with make_store(options.make_settings(bucket=bucket)) as store:
+        async with options.open_store(bucket) as store:
             for index, name in enumerate(dict.fromkeys(names)):
                 try:
-                    with _progress(console, name) as progress:
+                    with Display.shown(console) as display:
+                        display.begin(f"verifying {name}")
                         report = await verification.verify(
-                            store, name, day=chosen, progress=progress
+                            store, name, day=chosen, progress=partial(_show, display)
                         )
                 except (NoSuchRecording, verification.UnreadableManifest) as error:
                     good = False
@@ -61,27 +60,10 @@ def verify(
     runtime.run(work, console, verbose)
 
 
-@contextmanager
-def _progress(console: Console, name: str) -> Iterator[Callable[[Step], None]]:
-    """Show a line that moves, if there is a terminal."""
-    if not console.is_terminal:
-        yield lambda step: None
-        return
-    bar = Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TextColumn("{task.fields[read]}"),
-        console=console,
-        transient=True,
-    )
-    with bar:
-        task = bar.add_task(f"verifying {name}", total=None, read="")
-
-        def show(step: Step) -> None:
-            read = f"{output.size(step.bytes_read)} of {output.size(step.bytes_total)} read"
-            bar.update(task, completed=step.bytes_read, total=step.bytes_total, read=read)
-
-        yield show
+def _show(display: Display, step: Step) -> None:
+    """Show how much is read."""
+    read = f"{output.size(step.bytes_read)} of {output.size(step.bytes_total)} read"
+    display.show(read, done=step.bytes_read, total=step.bytes_total)
 
 
 def _print(console: Console, report: Report, *, first: bool) -> None:

@@ -23,6 +23,7 @@ from stored import (
     forget,
     local,
     manifest_of,
+    on_seaweed,
     path_of,
     record,
     uploads,
@@ -324,13 +325,7 @@ async def test_a_store_that_keeps_no_checksum_is_read_back(tmp_path: Path, moto_
 
 async def test_on_a_real_server(tmp_path: Path, seaweed: EmbeddedS3) -> None:
     def make() -> Store:
-        return S3Store(
-            seaweed.bucket,
-            f"assemble-{tmp_path.name}",
-            endpoint_url=seaweed.endpoint_url,
-            access_key=seaweed.access_key,
-            secret_key=seaweed.secret_key,
-        )
+        return on_seaweed(seaweed, f"assemble-{tmp_path.name}")
 
     changes = {"sample_rate": 192_000, "chunk_seconds": 10.0, "keep_chunks": True}
     await record(tmp_path, store=make(), seconds=18.0, **changes)

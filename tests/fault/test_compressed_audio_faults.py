@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from faulty_store import FaultyStore, refusal, reset
-from stored import LENGTH, change_manifest, files, local, path_of, record, uploads
+from stored import LENGTH, change_manifest, files, left_over, local, path_of, record, rewrite
 
 from recorder import object_file
 from recorder.export import NoAudio, export
@@ -23,7 +23,7 @@ from uploader.errors import AccessDenied, BotRecorderError
 def damage(folder: Path, form: str, how: str) -> None:
     """Change an output's bytes, and nothing of what is told of it."""
     path = path_of(folder, f"audio.{form}")
-    status, body = path.stat(), bytearray(path.read_bytes())
+    body = bytearray(path.read_bytes())
     if how == "middle":
         body[len(body) // 2] ^= 0x10
     elif how == "zeros":
@@ -36,13 +36,12 @@ def damage(folder: Path, form: str, how: str) -> None:
         body[25] ^= 0x01
     elif how == "truncated":
         del body[len(body) * 2 // 3 :]
-    path.write_bytes(body)
-    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+    rewrite(path, body)
 
 
 def nothing_left(folder: Path) -> bool:
     decoders = [one.name for one in threading.enumerate() if one.name.startswith("decode")]
-    return not (uploads(folder) or list(folder.rglob("*.part")) or decoders)
+    return not (left_over(folder) or decoders)
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import signal
 import stat
 import subprocess
@@ -20,15 +19,18 @@ from faulty_store import FaultyStore, refusal, reset
 from stored import (
     LENGTH,
     STEREO,
+    Counting,
     change_manifest,
     damage_chunk,
     decoded,
     files,
     forget,
+    left_over,
     local,
     manifest_of,
     path_of,
     record,
+    rewrite,
     uploads,
 )
 
@@ -48,13 +50,6 @@ from recorder.ffmpeg import FfmpegError, find_ffmpeg, run
 from recorder.names import InvalidName
 from uploader.errors import AccessDenied, BotRecorderError, NoSuchUpload
 from uploader.store import MAX_PARTS, MIN_PART_BYTES, ObjectAttributes
-
-
-def left_over(folder: Path) -> list[str]:
-    """Files in the bucket and in `out` that are no objects, uploads in progress included."""
-    found = [str(path.name) for path in folder.rglob("*.part")]
-    return found + uploads(folder)
-
 
 # -- what is asked for -----------------------------------------------------------------------------
 
@@ -165,13 +160,12 @@ async def test_a_file_that_cannot_be_is_told_at_once(tmp_path: Path, name: str) 
 
 def damaged_output(folder: Path, how: str) -> None:
     path = path_of(folder, "audio.wav")
-    status, body = path.stat(), bytearray(path.read_bytes())
+    body = bytearray(path.read_bytes())
     if how == "rotten":
         body[-3] ^= 1
     elif how == "header":
         body[24] ^= 1
-    path.write_bytes(body)
-    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+    rewrite(path, body)
 
 
 @pytest.mark.parametrize(
@@ -446,17 +440,6 @@ async def test_two_exports_at_once_are_both_listed(tmp_path: Path) -> None:
 
 
 # -- memory ----------------------------------------------------------------------------------------
-
-
-class Counting(FaultyStore):
-    """Counts the bytes of audio that were handed out."""
-
-    given = 0
-
-    async def get(self, key: str, *, start: int = 0, end: int | None = None) -> bytes:
-        body = await super().get(key, start=start, end=end)
-        self.given += len(body)
-        return body
 
 
 class Stalled:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -23,6 +22,7 @@ from stored import (
     manifest_of,
     path_of,
     record,
+    rewrite,
 )
 
 from recorder import Recorder, State, VirtualClock
@@ -324,9 +324,8 @@ async def test_later_and_at_once_are_the_same_bytes(tmp_path: Path) -> None:
 async def test_what_is_damaged_counts_as_missing(tmp_path: Path) -> None:
     await record(tmp_path)
     path = path_of(tmp_path, "peaks.json")
-    good, status = path.read_bytes(), path.stat()
-    path.write_bytes(good.replace(b"[", b"[ ", 1)[: len(good)])
-    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+    good = path.read_bytes()
+    rewrite(path, good.replace(b"[", b"[ ", 1)[: len(good)])
     async with local(tmp_path) as store:
         report = await verify(store, "call")
         assert [one.check for one in report.findings] == ["checksum"]
@@ -349,10 +348,9 @@ async def test_another_resolution_has_to_be_asked_for(tmp_path: Path) -> None:
 async def test_audio_that_is_not_what_was_recorded_makes_no_waveform(tmp_path: Path) -> None:
     await record(tmp_path, peaks=False)
     path = path_of(tmp_path, "audio.wav")
-    status, body = path.stat(), bytearray(path.read_bytes())
+    body = bytearray(path.read_bytes())
     body[5001] ^= 1
-    path.write_bytes(body)
-    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+    rewrite(path, body)
     before = files(tmp_path)
     async with local(tmp_path) as store:
         with pytest.raises(NoAudio, match=r"audio\.wav has other bytes than were recorded"):

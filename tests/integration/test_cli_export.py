@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import subprocess
-import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,30 +12,17 @@ import numpy as np
 import pytest
 import soundfile
 from calls import RATE
+from commands import PROGRAM, Run, squeezed_lines, typed_in
 from stored import LENGTH, STEREO, USER, decoded, files, forget, manifest_of, path_of, record
-from typer.testing import CliRunner, Result
 
-from recorder.cli.app import app
 from recorder.embedded import EmbeddedS3
 from uploader.s3 import S3Store
-
-PROGRAM = Path(sys.executable).with_name("recorder")
-
-Run = Callable[..., Result]
 
 
 @pytest.fixture
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     """A function that types a command; the bucket is a folder."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("RECORDER_BUCKET", (tmp_path / "bucket").as_uri())
-    monkeypatch.setenv("RECORDER_SPOOL_DIR", str(tmp_path / "spool"))
-    monkeypatch.setenv("COLUMNS", "200")
-
-    def invoke(*words: object) -> Result:
-        return CliRunner().invoke(app, [str(word) for word in words])
-
-    return invoke
+    return typed_in(tmp_path, monkeypatch)
 
 
 @pytest.fixture
@@ -45,10 +30,6 @@ def kept(tmp_path: Path) -> Path:
     """A recording whose chunks were kept."""
     asyncio.run(record(tmp_path, keep_chunks=True))
     return tmp_path
-
-
-def squeezed(text: str) -> list[str]:
-    return [" ".join(line.split()) for line in text.splitlines() if line.strip()]
 
 
 @pytest.mark.parametrize("command", ["export", "assemble", "peaks"])
@@ -80,11 +61,11 @@ def test_a_range_is_written_in_seconds_minutes_or_samples(
 def test_what_was_exported_is_said_and_shown(run: Run, kept: Path) -> None:
     done = run("export", "call", "--format", "opus", "--layout", "mono", "--bitrate", "24k")
     assert done.exit_code == 0
-    [line] = squeezed(done.stdout)
+    [line] = squeezed_lines(done.stdout)
     assert "/call/exports/mono.opus 5.30 s mono, 1 channel " in line
     said = json.loads(run("export", "call", "--format", "wav", "--from", "1", "--json").stdout)
     assert (said["start"], said["samples"], said["source"]) == (RATE, LENGTH - RATE, "output")
-    shown = squeezed(run("show", "call").stdout)
+    shown = squeezed_lines(run("show", "call").stdout)
     assert any(line.startswith("peaks.json completed ") for line in shown)
     assert any(line.startswith("exports/mono.opus completed ") for line in shown)
     assert any(line.endswith("stereo, 4.30 s, from 1.00 s") for line in shown)
@@ -102,12 +83,12 @@ def test_of_opus_it_is_said_that_it_was_lossy(run: Run, tmp_path: Path) -> None:
     asyncio.run(record(tmp_path, format="opus"))
     done = run("export", "call", "--format", "flac", "--from", "1")
     assert (done.exit_code, done.stderr) == (0, "")
-    [line] = squeezed(done.stdout)
+    [line] = squeezed_lines(done.stdout)
     assert line.endswith(" from Opus, which is lossy")
     assert manifest_of(tmp_path)["exports"][0]["lossy_source"] is True
     said = json.loads(run("export", "call", "--format", "wav", "--json").stdout)
     assert (said["source"], said["lossy_source"]) == ("output", True)
-    shown = squeezed(run("show", "call").stdout)
+    shown = squeezed_lines(run("show", "call").stdout)
     assert any(line.endswith("stereo, 4.30 s, from 1.00 s, from Opus") for line in shown)
     drawn = run("peaks", "call", "--overwrite")
     assert "written, from output (lossy)" in drawn.stdout
@@ -230,7 +211,7 @@ def test_assemble_rebuilds_and_says_what(run: Run, kept: Path) -> None:
     forget(kept, "audio.wav")
     done = run("assemble", "call", "--layout", "stereo,mono")
     assert (done.exit_code, done.stderr) == (0, "")
-    assert [line.split()[0] for line in squeezed(done.stdout)] == ["output", "stereo", "mono"]
+    assert [line.split()[0] for line in squeezed_lines(done.stdout)] == ["output", "stereo", "mono"]
     assert path_of(kept, "audio.wav").read_bytes() == whole
     assert run("verify", "call").exit_code == 0
     assert "--layout 'all': must be of" in run("assemble", "call", "--layout", "all").stderr
@@ -241,11 +222,11 @@ def test_assemble_rebuilds_and_says_what(run: Run, kept: Path) -> None:
 def test_peaks_are_made_where_they_are_missing(run: Run, kept: Path) -> None:
     assert (
         "there already 53 points of 2400 samples, 2 channels"
-        in squeezed(run("peaks", "call").stdout)[0].partition("  ")[0]
+        in squeezed_lines(run("peaks", "call").stdout)[0].partition("  ")[0]
     )
     forget(kept, "peaks.json")
     done = run("peaks", "call", "--samples-per-pixel", "480")
-    assert "written, from output 265 points of 480 samples" in squeezed(done.stdout)[0]
+    assert "written, from output 265 points of 480 samples" in squeezed_lines(done.stdout)[0]
     refused = run("peaks", "call", "--samples-per-pixel", "64")
     assert (refused.exit_code, "has 480 samples per pixel, not 64" in refused.stderr) == (2, True)
     said: dict[str, Any] = json.loads(run("peaks", "call", "--overwrite", "--json").stdout)

@@ -9,45 +9,22 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from commands import PROGRAM, Run, squeezed_lines, typed_in
 from provider_files import ALICE, BOB, noise, raw_track, read_wav, speech, write_wav
-from typer.testing import CliRunner, Result
 
-from recorder.cli.app import app
-
-PROGRAM = Path(sys.executable).with_name("recorder")
 SID = "RE0123456789abcdef0123456789abcdef"
 
-Run = Callable[..., Result]
-
 
 @pytest.fixture
-def environment(tmp_path: Path) -> dict[str, str]:
-    return {
-        "RECORDER_BUCKET": (tmp_path / "bucket").as_uri(),
-        "RECORDER_SPOOL_DIR": str(tmp_path / "spool"),
-        "RECORDER_CHUNK_SECONDS": "1",
-        "COLUMNS": "200",
-    }
-
-
-@pytest.fixture
-def run(environment: dict[str, str]) -> Run:
-    """Return a function that types a command."""
-
-    def invoke(*words: object) -> Result:
-        return CliRunner().invoke(app, list(map(str, words)), env=environment)
-
-    return invoke
-
-
-def lines(text: str) -> list[str]:
-    return [" ".join(line.split()) for line in text.splitlines() if line.strip()]
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """Return a function that types a command; bucket and spool are folders."""
+    monkeypatch.setenv("RECORDER_CHUNK_SECONDS", "1")
+    return typed_in(tmp_path, monkeypatch)
 
 
 def test_an_import_is_a_recording_like_any(run: Run, tmp_path: Path) -> None:
@@ -56,18 +33,18 @@ def test_an_import_is_a_recording_like_any(run: Run, tmp_path: Path) -> None:
     words = ("import", path, "--started-at", "2026-11-23T15:44:02Z", "--metadata", "case=7")
     done = run(*words)
     assert (done.exit_code, done.stderr) == (0, "")
-    said = lines(done.stdout)
+    said = squeezed_lines(done.stdout)
     name = said[0].removeprefix("recording ")
     assert re.fullmatch(r"20261123T154402Z-[0-9a-f]{12}", name)
     assert "length 2.00 s at 8000 Hz, 2 chunks" in said
     [audio] = tmp_path.glob(f"bucket/dt=2026-11-23/{name}/audio.wav")
     assert np.array_equal(read_wav(audio), pcm)
     assert name in run("ls").stdout
-    shown = lines(run("show", name).stdout)
+    shown = squeezed_lines(run("show", name).stdout)
     assert f"imported from twilio {SID}" in shown
     assert path.as_uri() in shown
     assert "metadata case=7" in shown
-    assert lines(run("verify", name).stdout)[-1].startswith("proved: nothing differs")
+    assert squeezed_lines(run("verify", name).stdout)[-1].startswith("proved: nothing differs")
     again = run(*words)
     assert (again.exit_code, again.stderr) == (0, "")
     assert again.stdout == f"there already: {audio.parent.as_uri()}/\n".replace("%3D", "=")
@@ -126,14 +103,12 @@ def test_one_voice_is_mono_unless_stereo_is_asked_for(run: Run, tmp_path: Path) 
     assert [one["name"] for one in other["result"]["outputs"]] == ["stereo"]
 
 
-def test_interrupted_it_takes_back_what_it_has_begun(
-    tmp_path: Path, environment: dict[str, str]
-) -> None:
+def test_interrupted_it_takes_back_what_it_has_begun(run: Run, tmp_path: Path) -> None:
     """Ctrl-C while chunks are being sent: nothing is left, and the exit says so."""
     path = write_wav(tmp_path / "a.wav", noise(48_000 * 90, 1), 48_000)
     with subprocess.Popen(
         [str(PROGRAM), "import", str(path)],
-        env={**os.environ, **environment, "RECORDER_CHUNK_SECONDS": "0.1"},
+        env={**os.environ, "RECORDER_CHUNK_SECONDS": "0.1"},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

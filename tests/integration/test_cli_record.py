@@ -9,7 +9,6 @@ import re
 import select
 import signal
 import subprocess
-import sys
 import wave
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -18,13 +17,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from typer.testing import CliRunner
-
-from recorder.cli.app import app
+from commands import PROGRAM, typed
 
 Samples = np.ndarray[Any, np.dtype[np.int16]]
 
-PROGRAM = Path(sys.executable).with_name("recorder")
 RATE = 24_000
 SECONDS = 60
 
@@ -75,9 +71,7 @@ def record(environment: dict[str, str]) -> Record:
     """Return a function that runs `recorder record` with words and variables, in this process."""
 
     def run(*words: object, **variables: str) -> Done:
-        done = CliRunner().invoke(
-            app, ["record", *map(str, words)], env={**environment, **variables}
-        )
+        done = typed("record", *words, env={**environment, **variables})
         return Done(done.exit_code, done.stdout, done.stderr)
 
     return run

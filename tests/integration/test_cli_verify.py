@@ -6,29 +6,24 @@ import json
 import os
 import pty
 import subprocess
-import sys
 import uuid
-from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from typer.testing import CliRunner, Result
+from commands import PROGRAM, Run, squeezed_lines, typed
 
 from recorder import Recorder, Settings, VirtualClock
-from recorder.cli.app import app
 from recorder.embedded import EmbeddedS3
 from recorder.stores import make_store
 from recorder.verification import verify
 from uploader.store import MIN_PART_BYTES, ObjectAttributes
 
-PROGRAM = Path(sys.executable).with_name("recorder")
 RATE = 24_000
 FRAME = RATE // 50
 VOICE = np.random.default_rng(8).integers(-9000, 9000, 130 * RATE, dtype=np.int16)
-
-Run = Callable[..., Result]
 
 
 async def record(settings: Settings, name: str, seconds: float = 2.5) -> None:
@@ -52,15 +47,7 @@ def settings(tmp_path: Path) -> Settings:
 def run(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Run:
     """Return a function that types `recorder verify`."""
     monkeypatch.setenv("COLUMNS", "200")
-
-    def invoke(*words: str) -> Result:
-        return CliRunner().invoke(app, ["verify", "--bucket", str(settings.bucket), *words])
-
-    return invoke
-
-
-def squeezed(text: str) -> list[str]:
-    return [" ".join(line.split()) for line in text.splitlines() if line.strip()]
+    return partial(typed, "verify", "--bucket", settings.bucket)
 
 
 @pytest.fixture
@@ -72,7 +59,7 @@ async def call(settings: Settings) -> str:
 def test_a_proved_recording_is_success_and_says_what_was_proved(run: Run, call: str) -> None:
     done = run(call)
     assert (done.exit_code, done.stderr) == (0, "")
-    lines = squeezed(done.stdout)
+    lines = squeezed_lines(done.stdout)
     assert "state completed" in lines
     assert "length 2.50 s (60,000 samples at 24000 Hz)" in lines
     assert any(line.startswith("audio.wav 234.5 KiB 2.50 s ") for line in lines)
@@ -86,7 +73,7 @@ def test_what_differs_is_a_line_and_a_failure(run: Run, call: str, tmp_path: Pat
     path.unlink()
     done = run(call)
     assert done.exit_code == 1
-    lines = squeezed(done.stdout)
+    lines = squeezed_lines(done.stdout)
     assert lines[-2].startswith("not proved: 1 finding (1 object read, 377 B; ")
     expected = "audio.wav: object: expected an object of 240080 bytes, found no object"
     assert lines[-1] == expected

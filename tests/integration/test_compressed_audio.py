@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import io
-import uuid
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,47 +11,35 @@ import pytest
 import soundfile
 from calls import RATE, settings_in
 from decoders import decibels
-from faulty_store import FaultyStore
 from stored import (
     LENGTH,
     MONO,
     STEREO,
     USER,
+    Counting,
+    Make,
     Samples,
     forget,
     local,
+    maker,
     manifest_of,
     path_of,
     record,
 )
 
 from recorder import Recorder, Track, VirtualClock, object_file, stored_encoded
-from recorder.embedded import EmbeddedS3
 from recorder.export import export
 from recorder.peaks import write_peaks
 from recorder.verification import verify
-from uploader.local import LocalStore
-from uploader.s3 import S3Store
 from uploader.store import Store
 
-Make = Callable[[], Store]
 BOT_AND_USER = STEREO[:, ::-1]
 
 
 @pytest.fixture(params=["local", "seaweed"])
 def make(request: pytest.FixtureRequest, tmp_path: Path) -> Make:
     """A function that returns the same store anew, on each implementation in turn."""
-    prefix = f"compressed-{uuid.uuid4().hex}"
-    if request.param == "local":
-        return lambda: LocalStore(tmp_path / "bucket", prefix)
-    server: EmbeddedS3 = request.getfixturevalue("seaweed")
-    return lambda: S3Store(
-        server.bucket,
-        prefix,
-        endpoint_url=server.endpoint_url,
-        access_key=server.access_key,
-        secret_key=server.secret_key,
-    )
+    return maker(request, tmp_path)
 
 
 @pytest.fixture
@@ -192,18 +178,6 @@ async def test_chunks_are_better_than_opus_and_flac_is_as_good(tmp_path: Path) -
             done = await export(store, "call", format="wav", output=io.BytesIO())
             assert (done.source, done.lossy_source) == (source, False)
             np.testing.assert_array_equal(await heard(store), STEREO[:LENGTH])
-
-
-class Counting(FaultyStore):
-    """Counts the bytes of audio that were handed out."""
-
-    given = 0
-
-    async def get(self, key: str, *, start: int = 0, end: int | None = None) -> bytes:
-        body = await super().get(key, start=start, end=end)
-        if ".flac" in key or ".opus" in key:
-            self.given += len(body)
-        return body
 
 
 async def test_of_flac_little_more_is_read_than_what_is_wanted(

@@ -8,7 +8,6 @@ import re
 import signal
 import socket
 import subprocess
-import sys
 import wave
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,12 +16,12 @@ from urllib.parse import urlsplit
 
 import numpy as np
 import pytest
+from commands import PROGRAM
 
 from recorder.demo.script import SCRIPT
 
 pytestmark = pytest.mark.realtime
 
-PROGRAM = Path(sys.executable).with_name("recorder")
 RATE = 24_000
 ENOUGH_FOR_THE_INTERRUPTION = "10"
 

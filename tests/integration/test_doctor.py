@@ -9,11 +9,10 @@ from typing import Any
 
 import boto3
 import pytest
-from typer.testing import CliRunner
+from commands import typed
 
 from recorder import Settings
 from recorder.catalog import POLICY
-from recorder.cli.app import app
 from recorder.doctor import Check, Diagnosis, Status, examine
 from recorder.doctor.cost import Usage, load_of
 from recorder.doctor.server import (
@@ -247,7 +246,7 @@ def environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def run(*words: str) -> Any:
-    return CliRunner().invoke(app, ["doctor", *words])
+    return typed("doctor", *words)
 
 
 def test_everything_is_printed_and_the_exit_code_is_0(environment: Path) -> None:

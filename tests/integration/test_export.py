@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import uuid
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -20,46 +19,30 @@ from stored import (
     MONO,
     STEREO,
     USER,
+    Make,
     decoded,
     forget,
     local,
+    maker,
     manifest_of,
     record,
 )
 
 from recorder import Recorder, Track, VirtualClock
-from recorder.embedded import EmbeddedS3
 from recorder.export import StoreTarget, export
 from recorder.export_formats import FORMAT_NAMES, FORMATS
 from recorder.verification import verify
-from uploader.local import LocalStore
-from uploader.s3 import S3Store
 from uploader.store import Store
 
 LOSSY = ("mp3", "m4a", "opus")
 LOSSLESS = ("flac", "wav")
 TRACKS = np.stack([BOT, USER], axis=1)
 
-Make = Callable[[], Store]
-
 
 @pytest.fixture(params=["local", "moto", "seaweed"])
 def make(request: pytest.FixtureRequest, tmp_path: Path) -> Make:
     """A function that returns the same store anew, on each implementation in turn."""
-    prefix = f"export-{uuid.uuid4().hex}"
-    if request.param == "local":
-        return lambda: LocalStore(tmp_path / "bucket", prefix)
-    if request.param == "moto":
-        url = request.getfixturevalue("moto_url")
-        return lambda: S3Store("calls", prefix, endpoint_url=url)
-    server: EmbeddedS3 = request.getfixturevalue("seaweed")
-    return lambda: S3Store(
-        server.bucket,
-        prefix,
-        endpoint_url=server.endpoint_url,
-        access_key=server.access_key,
-        secret_key=server.secret_key,
-    )
+    return maker(request, tmp_path)
 
 
 @pytest_asyncio.fixture

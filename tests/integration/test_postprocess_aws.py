@@ -10,7 +10,6 @@ import asyncio
 import json
 import os
 import signal
-import sys
 import uuid
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -19,11 +18,11 @@ from typing import Any
 import pytest
 import pytest_asyncio
 from aws_queue import Aws, aws
+from commands import PROGRAM, typed
 from complete import SECRET, noted, place, record, settings_for
 from receiver import Receiver, receiving
-from typer.testing import CliRunner, Result
+from typer.testing import Result
 
-from recorder.cli.app import app
 from recorder.embedded import EmbeddedS3
 from recorder.postprocess import Processor
 from recorder.postprocess import queue_worker as worker_module
@@ -34,8 +33,6 @@ from recorder.postprocess.sqs import NoSuchQueue, open_queue
 from recorder.postprocess.steps.registry import STEPS
 from recorder.settings import Settings
 from recorder.stores import make_store
-
-PROGRAM = Path(sys.executable).with_name("recorder")
 
 
 @pytest_asyncio.fixture
@@ -374,7 +371,7 @@ async def test_the_worker_says_what_it_lacks(
     monkeypatch.setenv("AWS_ENDPOINT_URL", cloud.url)
 
     async def invoke(*words: str) -> Result:
-        return await asyncio.to_thread(CliRunner().invoke, app, ["worker", *words])
+        return await asyncio.to_thread(typed, "worker", *words)
 
     done = await invoke()
     assert done.exit_code == 2

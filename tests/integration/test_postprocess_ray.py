@@ -8,12 +8,12 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from commands import PROGRAM
 from complete import SECRET, noted, place, record, settings_for
 from receiver import receiving
 
@@ -32,7 +32,6 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),
 ]
 
-PROGRAM = Path(sys.executable).with_name("recorder")
 DAYS = ("2026-11-21", "2026-11-22", "2026-11-23")
 OF_DAY = 6
 PROMPT = {

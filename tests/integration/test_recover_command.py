@@ -21,12 +21,12 @@ from typing import Any
 import caller
 import numpy as np
 import pytest
+from commands import PROGRAM
 
 from recorder.embedded import EmbeddedS3
 from recorder.settings import Settings
 from recorder.stores import make_store
 
-PROGRAM = Path(sys.executable).with_name("recorder")
 RATE = caller.RATE
 
 

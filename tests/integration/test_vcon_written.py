@@ -16,12 +16,11 @@ import pytest
 import pytest_asyncio
 import vcon_schema
 from calls import die, speak
+from commands import typed
 from faulty_store import FaultyStore
-from typer.testing import CliRunner
 
 from recorder import Recorder, Settings, VirtualClock
 from recorder.catalog import Catalog
-from recorder.cli.app import app
 from recorder.embedded import EmbeddedS3
 from recorder.events import UploadFailed
 from recorder.settings import SettingsError
@@ -197,7 +196,7 @@ async def bucket(tmp_path: Path, request: pytest.FixtureRequest) -> str:
 
 
 def run(*words: str) -> Any:
-    return CliRunner().invoke(app, ["vcon", *words])
+    return typed("vcon", *words)
 
 
 def test_it_is_printed_and_nothing_is_written(bucket: str, tmp_path: Path) -> None:

@@ -8,10 +8,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+from commands import typed
 from complete import place, recorded, settings_for
-from typer.testing import CliRunner
 
-from recorder.cli.app import app
 from recorder.names import InvalidName
 from recorder.postprocess import Processed, Processor, Verdict
 from recorder.postprocess.backfill import (
@@ -174,7 +173,7 @@ async def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.chdir(tmp_path)
 
     async def invoke(*words: str):
-        return await asyncio.to_thread(CliRunner().invoke, app, ["backfill", *words])
+        return await asyncio.to_thread(typed, "backfill", *words)
 
     first = await invoke("--json")
     assert first.exit_code == 0, first.output

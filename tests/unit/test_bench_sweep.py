@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from bench.sweep import CLOSE, largest
 from bench.trial import Figures, TrialFailed
-from faulty_store import FaultyStore
-from round_trips import RoundTrips
+from rounds import RoundsStore
 
 from uploader.local import LocalStore
 
@@ -54,13 +54,13 @@ async def test_a_fleet_that_breaks_does_not_keep_up() -> None:
     assert found.tried[1] == {"sessions": 50, "failed": True}
 
 
-async def test_requests_side_by_side_are_one_round_trip(tmp_path: Path) -> None:
-    async with FaultyStore(LocalStore(tmp_path)) as store:
-        trips = RoundTrips(store)
-        trips.begin()
+async def test_requests_side_by_side_are_one_round(tmp_path: Path) -> None:
+    idle: Any = SimpleNamespace(working=0)
+    async with RoundsStore(LocalStore(tmp_path)) as store:
+        store.count(idle)
         await asyncio.gather(*(store.put(f"{number}", b"") for number in range(5)))
         await store.head("1")
         await asyncio.gather(store.put("5", b""), store.delete("1"))
         await store.delete("2")
-    assert trips.longest() == ["put", "head", "put"]
-    assert trips.counts() == {"put": 6, "head": 1, "delete": 2}
+    assert store.ops() == [["put"], ["head"], ["delete", "put"], ["delete"]]
+    assert [len(one) for one in store.rounds] == [5, 1, 2, 1]

@@ -11,30 +11,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from typer.testing import CliRunner, Result
+from commands import Run, squeezed, typed_in
 
-from recorder.cli.app import app
 from recorder.containers.wav import wav_header
 from uploader.local import LocalStore
 from uploader.store import MIN_PART_BYTES
 
 FOLDER = "dt=2026-11-23/call/"
 
-Run = Callable[..., Result]
-
 
 @pytest.fixture
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     """Return a function that types a command; the bucket is a folder."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("RECORDER_BUCKET", (tmp_path / "bucket").as_uri())
-    monkeypatch.setenv("RECORDER_SPOOL_DIR", str(tmp_path / "spool"))
-    monkeypatch.setenv("COLUMNS", "200")
-
-    def invoke(*words: object) -> Result:
-        return CliRunner().invoke(app, [str(word) for word in words])
-
-    return invoke
+    return typed_in(tmp_path, monkeypatch)
 
 
 def in_store(tmp_path: Path, work: Callable[[LocalStore], Awaitable[None]]) -> None:
@@ -68,10 +57,6 @@ def manifest(**changes: Any) -> bytes:
         **changes,
     }
     return json.dumps(document).encode()
-
-
-def squeezed(line: str) -> str:
-    return " ".join(line.split())
 
 
 def line_with(text: str, *words: str) -> str:

@@ -6,14 +6,12 @@ import asyncio
 import json
 import re
 import signal
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from typer.testing import CliRunner, Result
+from commands import Run, typed_in
 
-from recorder.cli.app import app
 from recorder.cli.recover_report import Report
 from recorder.recovered import Outcome, Recovered
 from recorder.result import Gap, RecordingResult, State
@@ -24,21 +22,11 @@ from uploader.local import LocalStore
 
 FOLDER = "dt=2026-11-23/call/"
 
-Run = Callable[..., Result]
-
 
 @pytest.fixture
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     """Return a function that types a command; bucket and spool are folders."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("RECORDER_BUCKET", (tmp_path / "bucket").as_uri())
-    monkeypatch.setenv("RECORDER_SPOOL_DIR", str(tmp_path / "spool"))
-    monkeypatch.setenv("COLUMNS", "200")
-
-    def invoke(*words: object) -> Result:
-        return CliRunner().invoke(app, [str(word) for word in words])
-
-    return invoke
+    return typed_in(tmp_path, monkeypatch)
 
 
 # -- what is typed ---------------------------------------------------------------------------------
