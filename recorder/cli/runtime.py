@@ -40,7 +40,6 @@ _WRONG_INPUT = (
     InvalidName,
     NoVcon,
     NoWebAddress,
-    PeaksError,
     SettingsError,
     UnreadableSource,
     UsageError,

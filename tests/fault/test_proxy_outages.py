@@ -152,7 +152,7 @@ async def test_a_server_that_never_answers_is_given_up_by_the_read_timeout(
     calls: Calls, attempts: list[str], op: str, name: str
 ) -> None:
     calls.proxy.fault(op, hang(heard=True), key="/chunks/" if op == "put" else "", times=2)
-    store = calls.server.store(calls.proxy.url, read_timeout=0.2)
+    store = calls.server.store(calls.proxy.url, read_timeout=1)
     await calls.check(await calls.record(store=store))
     assert "ReadTimeoutError" in failed(attempts, name)
 
