@@ -77,6 +77,7 @@ def make(
     recording_id: str = "call",
     capabilities: Capabilities = ALL,
     limit: int = 4 * PART,
+    kind: type[Memory] = Memory,
 ) -> tuple[Upload, Memory, ByteBudget]:
     time = VirtualTime()
     budget = ByteBudget(limit)
@@ -91,7 +92,7 @@ def make(
         on_failure=lambda failed: None,
     )
     attributes = ObjectAttributes("audio/wav", metadata={RECORDING_ID: recording_id})
-    source = Memory(data)
+    source = kind(data)
     return Upload(context, KEY, attributes, PART, source), source, budget
 
 
