@@ -93,6 +93,7 @@ class WholeLife(RuleBasedStateMachine):
         world, name = self.w, f"call-{len(self.w.calls) + 1}"
         process = await world.boot(self.main)
         call = Call(name, Model(self.rate, list(self.tracks)), self.main)
+        call.model.puts_refused = "put" in process.refused
         world.calls.append(call)
         if death is not None:
             process.doom(*death[:1], after=death[1])
@@ -236,6 +237,8 @@ class WholeLife(RuleBasedStateMachine):
         else:
             process.store.refuse(op, refusal(AccessDenied, op))
             process.refused.add(op)
+            for call in self.w.calls:
+                call.model.puts_refused = call.model.puts_refused or op == "put"
 
     @rule()
     @when(running)

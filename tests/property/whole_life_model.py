@@ -43,6 +43,7 @@ class Model:
         rescued: Whether somebody without the spool may have finished it: marks may be lost.
         length: Of the whole, at least, once it has ended; None while it goes on.
         longest: Of the whole, at most: silence before a death may have been sealed, or not.
+        puts_refused: Whether the store refused puts for a while: a waveform may be missing then.
     """
 
     rate: int
@@ -55,6 +56,7 @@ class Model:
     rescued: bool = False
     length: int | None = None
     longest: int = 0
+    puts_refused: bool = False
     turns: list[Turn] = field(default_factory=list)
     pauses: list[list[int | None]] = field(default_factory=list)
     cursors: dict[str, int] = field(default_factory=dict)
