@@ -78,7 +78,6 @@ class Session:
         self._ended = False
         self._paused = False
         self._tracks: dict[str, int] = {}
-        self._formats: set[tuple[int, int]] = set()
         self._writers: dict[str, TrackWriter] = {}
         self._losses = Losses(journal)
         self._partial: dict[str, tuple[int, int, bytes]] = {}
@@ -194,11 +193,7 @@ class Session:
     ) -> None:
         """Accept any frame, and have a writer take those like it, `writer` if it is for them."""
         data = pcm if type(pcm) is bytes else memoryview(pcm).cast("B")
-        # 16000.0 equals 16000 and would be found in the set, but the journal holds whole numbers.
-        whole = type(sample_rate) is int and type(num_channels) is int
-        if not whole or (sample_rate, num_channels) not in self._formats:
-            check_format(sample_rate, num_channels)
-            self._formats.add((sample_rate, num_channels))
+        check_format(sample_rate, num_channels)
         if encoding != "pcm16":
             check_encoding(encoding)
             data = decoded(data, encoding)
